@@ -1,0 +1,59 @@
+# `make help` lists the targets. Everything runs in .venv, which the first target makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST := Cargo.toml Cargo.lock $(wildcard src/*.rs) $(wildcard src/*/*.rs)
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick fmt lint types layers rust lab bench fuzz interop clean
+
+help:  ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml $(RUST)
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "quice needs Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## Send 100 MB between two peers behind NATs (with root), or over loopback
+	$(BIN)/python -m lab.demo
+
+test: $(INSTALLED) packages lint types layers rust  ## Every test, lint, types and import layers
+	$(BIN)/python -m pytest
+
+quick: $(INSTALLED)  ## The tests that take seconds
+	$(BIN)/python -m pytest -q -m 'not lab and not slow'
+
+.PHONY: packages
+packages:  ## Install the Debian packages that tests use (root on Debian), or name them
+	@sh lab/packages.sh
+
+fmt: $(INSTALLED)  ## Format Python and Rust
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix . ; cargo fmt
+
+lint: $(INSTALLED)  ## ruff, rustfmt and clippy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	cargo fmt --check && cargo clippy --quiet --release --all-targets -- -D warnings
+
+types: $(INSTALLED)  ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(INSTALLED)  ## Who may import whom
+	$(BIN)/lint-imports --no-cache
+
+rust: $(INSTALLED)  ## The engine's own tests
+	cargo test --quiet --release
+
+bench: $(INSTALLED)  ## Throughput, latency and memory beside the peers, in one table
+	$(BIN)/python -m bench
+
+fuzz: $(INSTALLED)  ## Bad input, for longer than the tests do
+	$(BIN)/python -m fuzz
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) target bench/native/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +; rm -f python/quice/*.so

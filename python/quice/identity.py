@@ -1,0 +1,115 @@
+"""A peer's identity: an Ed25519 key pair, and the public key as the peer's name."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from quice.errors import IdentityError, InvalidPeerIdError
+
+_KEY_LENGTH = 32
+_TEXT_LENGTH = 52
+_HEADER = "quice-ed25519-v1:"
+
+
+@dataclass(frozen=True, order=True)
+class PeerId:
+    """A peer's name: its Ed25519 public key (32 bytes), written as 52 characters of lower-case base32.
+
+    Two ids are ordered by their bytes. Raises `InvalidPeerIdError` when `key` is not 32 bytes long.
+    """
+
+    key: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.key) != _KEY_LENGTH:
+            raise InvalidPeerIdError(self.key.hex())
+
+    @classmethod
+    def parse(cls, text: str) -> PeerId:
+        """Read the text form. Raises `InvalidPeerIdError` on anything but 52 characters of base32."""
+        try:
+            key = base64.b32decode(text.strip().upper() + "====")
+        except ValueError as error:
+            raise InvalidPeerIdError(text) from error
+        if len(text.strip()) != _TEXT_LENGTH or str(cls(key)) != text.strip().lower():
+            raise InvalidPeerIdError(text)
+        return cls(key)
+
+    def verify(self, signature: bytes, message: bytes) -> bool:
+        """Whether `signature` (64 bytes) is this peer's over `message`. Never raises."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.key).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def __str__(self) -> str:
+        return base64.b32encode(self.key).decode("ascii").rstrip("=").lower()
+
+    def __repr__(self) -> str:
+        return f"PeerId({str(self)!r})"
+
+
+class Identity:
+    """A peer's secret Ed25519 key. Whoever holds it is that peer: keep the file it is saved in private."""
+
+    def __init__(self, secret_key: bytes) -> None:
+        """`secret_key`: the 32-byte Ed25519 seed. Raises `IdentityError` when it has another length."""
+        if len(secret_key) != _KEY_LENGTH:
+            raise IdentityError("a secret key has 32 bytes")
+        self._private = Ed25519PrivateKey.from_private_bytes(secret_key)
+        self.secret_key = secret_key
+        self.peer = PeerId(self._private.public_key().public_bytes_raw())
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """Make a new identity from the system's randomness."""
+        return cls(os.urandom(_KEY_LENGTH))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Identity:
+        """Read an identity that `save` wrote. Raises `IdentityError` when the file is missing or not one."""
+        try:
+            text = Path(path).read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise IdentityError(f"{os.fspath(path)}: {error}") from error
+        if not text.startswith(_HEADER):
+            raise IdentityError(f"{os.fspath(path)} does not hold a quice identity")
+        try:
+            return cls(bytes.fromhex(text[len(_HEADER) :].strip()))
+        except ValueError as error:
+            raise IdentityError(f"{os.fspath(path)} is damaged") from error
+
+    @classmethod
+    def load_or_generate(cls, path: str | os.PathLike[str]) -> Identity:
+        """Read the identity at `path`, or make one and save it there when nothing is there yet."""
+        if not os.path.exists(path):
+            try:
+                identity = cls.generate()
+                identity.save(path)
+            except FileExistsError:
+                pass
+            else:
+                return identity
+        return cls.load(path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the secret key to a new file of mode 0600. Raises `FileExistsError` rather than overwrite."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{_HEADER}{self.secret_key.hex()}\n")
+
+    def sign(self, message: bytes) -> bytes:
+        """The Ed25519 signature (64 bytes) over `message`."""
+        return self._private.sign(message)
+
+    def __repr__(self) -> str:
+        return f"Identity(peer={str(self.peer)!r})"

@@ -1,0 +1,50 @@
+"""What every sans-I/O machine of quice speaks: addresses and datagrams to send.
+
+A machine is fed bytes and the time, and asked for bytes and the next time it wants to be woken:
+
+    receive(datagram, source, destination, now)   bytes in; never raises on what a stranger can send
+    timeout() -> float | None                     when it next wants handle_timeout, on the caller's clock
+    handle_timeout(now)
+    transmits() -> Iterator[Transmit]             bytes out, each returned once
+    events() -> Iterator[Event]                   what the layer above must know, each returned once
+
+Times are seconds as float on whatever clock the caller uses; randomness is a `random.Random` passed in.
+The same inputs at the same times give the same outputs, byte for byte.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple, Protocol
+
+
+class Address(NamedTuple):
+    """A transport address: an IP address in text, as `ipaddress` prints it, and a port.
+
+    An IPv6 link-local address carries its zone: `fe80::1%eth0`.
+    """
+
+    host: str
+    port: int
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """The IP address, with its zone for link-local IPv6."""
+        return ipaddress.ip_address(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Transmit(NamedTuple):
+    """A datagram to send. `source` None leaves the choice of the local address to the socket."""
+
+    data: bytes
+    source: Address | None
+    destination: Address
+
+
+class Random(Protocol):
+    """The randomness a machine may use: `random.SystemRandom` in life, a seeded `random.Random` in tests."""
+
+    def getrandbits(self, k: int, /) -> int: ...

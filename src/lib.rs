@@ -1,0 +1,5 @@
+//! The QUIC engine of quice.
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _native {}
