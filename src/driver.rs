@@ -1,0 +1,326 @@
+//! The engine on real sockets and the real clock, shared by the event loop and the guardian.
+//!
+//! All state is behind one mutex. The event loop calls `pump` when a socket is readable, a timer is due or the
+//! application did something. While the loop is held up by the application, the guardian, a thread that needs
+//! no GIL, pumps in its stead: acknowledgements, loss recovery and keep-alive go on.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use noq_proto::{FourTuple, Transmit};
+
+use crate::engine::Engine;
+use crate::guardian::{Signal, readable};
+use crate::udp::{ReceiveBuffer, Socket};
+
+/// How long one pump may take before it lets the event loop look elsewhere.
+const BUDGET: Duration = Duration::from_micros(1500);
+
+/// Where datagrams come from and go to, and what time it is.
+enum World {
+    Sockets {
+        sockets: Vec<Socket>,
+        buffer: ReceiveBuffer,
+        /// A transmit that found its socket's buffer full.
+        held: Option<Transmit>,
+    },
+    /// Datagrams go in and out by call, on the caller's clock.
+    Memory {
+        outgoing: Vec<(Vec<u8>, Option<IpAddr>, SocketAddr)>,
+        now: Instant,
+    },
+}
+
+pub struct State {
+    pub engine: Engine,
+    world: World,
+    outgoing: Vec<u8>,
+    closed: bool,
+}
+
+/// How a pump left things.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// There is more to do at once.
+    pub more: bool,
+    /// A socket's buffer is full: pump again when it is writable.
+    pub blocked: bool,
+    pub next_timeout: Option<Instant>,
+}
+
+pub struct Driver {
+    state: Mutex<State>,
+    /// Where times given as seconds count from.
+    pub epoch: Instant,
+    /// When the event loop last pumped, in nanoseconds since `epoch`.
+    pumped: AtomicU64,
+    /// Until when the guardian sleeps unless a datagram comes, likewise.
+    pub guardian_until: AtomicU64,
+    /// Wakes the guardian.
+    pub alarm: Signal,
+    /// Wakes the event loop.
+    pub news: Signal,
+    pub stop: AtomicBool,
+}
+
+impl Driver {
+    /// `sockets`: whether datagrams travel through sockets, to be bound with `bind`, or by call.
+    pub fn new(engine: Engine, sockets: bool) -> io::Result<Self> {
+        let epoch = Instant::now();
+        let world = if sockets {
+            World::Sockets {
+                sockets: Vec::new(),
+                buffer: ReceiveBuffer::new(),
+                held: None,
+            }
+        } else {
+            World::Memory {
+                outgoing: Vec::new(),
+                now: epoch,
+            }
+        };
+        Ok(Self {
+            state: Mutex::new(State {
+                engine,
+                world,
+                outgoing: Vec::new(),
+                closed: false,
+            }),
+            epoch,
+            pumped: AtomicU64::new(0),
+            guardian_until: AtomicU64::new(u64::MAX),
+            alarm: Signal::new()?,
+            news: Signal::new()?,
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug that has been reported by then; closing must still work.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn nanos(&self, time: Instant) -> u64 {
+        u64::try_from(time.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Pump for the event loop.
+    pub fn pump(&self, state: &mut State) -> Progress {
+        let progress = state.pump();
+        self.pumped
+            .store(self.nanos(Instant::now()), Ordering::Relaxed);
+        let wanted = progress.next_timeout.map_or(u64::MAX, |t| self.nanos(t));
+        if wanted < self.guardian_until.load(Ordering::Relaxed) {
+            self.alarm.set();
+        }
+        progress
+    }
+
+    /// Whether something waits to be pumped: a datagram, a timer, or what the application asked for.
+    pub fn overdue(&self) -> bool {
+        let state = self.lock();
+        state.engine.has_work()
+            || state
+                .engine
+                .next_timeout()
+                .is_some_and(|time| time <= Instant::now())
+            || readable(state.sockets())
+    }
+
+    /// Close the sockets and end the guardian.
+    pub fn shut(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.lock().shut();
+        self.alarm.set();
+    }
+
+    /// When the event loop last pumped.
+    pub fn last_pumped(&self) -> u64 {
+        self.pumped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // The guardian finds nobody to guard, and ends.
+        self.alarm.set();
+    }
+}
+
+impl State {
+    /// The time: the system's, or in memory the caller's.
+    pub fn now(&self) -> Instant {
+        match &self.world {
+            World::Sockets { .. } => Instant::now(),
+            World::Memory { now, .. } => *now,
+        }
+    }
+
+    /// Set the time in memory; it does not go back.
+    pub fn set_now(&mut self, time: Instant) {
+        if let World::Memory { now, .. } = &mut self.world {
+            *now = time.max(*now);
+        }
+    }
+
+    pub fn bind(&mut self, local: SocketAddr) -> io::Result<&Socket> {
+        match &mut self.world {
+            World::Sockets { sockets, .. } if !self.closed => {
+                sockets.push(Socket::bind(local)?);
+                Ok(&sockets[sockets.len() - 1])
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    pub fn sockets(&self) -> &[Socket] {
+        match &self.world {
+            World::Sockets { sockets, .. } => sockets,
+            World::Memory { .. } => &[],
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Close the sockets. Connections that are still open are abandoned without a word to their peers.
+    pub fn shut(&mut self) {
+        self.closed = true;
+        if let World::Sockets { sockets, held, .. } = &mut self.world {
+            sockets.clear();
+            *held = None;
+        }
+    }
+
+    /// Receive, handle timeouts and transmit, in turn, until nothing is left or the time is up.
+    pub fn pump(&mut self) -> Progress {
+        let start = self.now();
+        let mut now = start;
+        let mut blocked = false;
+        let mut more = false;
+        if !self.closed {
+            loop {
+                let received = self.receive(now);
+                self.engine.handle_timeouts(now);
+                blocked = self.transmit(now);
+                if !received && (blocked || !self.engine.has_work()) {
+                    break;
+                }
+                now = self.now();
+                if now - start >= BUDGET {
+                    more = true;
+                    break;
+                }
+            }
+        }
+        Progress {
+            more,
+            blocked,
+            next_timeout: self.engine.next_timeout(),
+        }
+    }
+
+    /// Take one batch from every socket; returns whether there was any.
+    fn receive(&mut self, now: Instant) -> bool {
+        let World::Sockets {
+            sockets, buffer, ..
+        } = &mut self.world
+        else {
+            return false;
+        };
+        let mut any = false;
+        for socket in sockets {
+            // An error here is an ICMP message about an earlier datagram, or an empty socket.
+            any |= socket
+                .receive(buffer, |path, ecn, data| {
+                    self.engine.receive(now, path, ecn, data);
+                })
+                .is_ok();
+        }
+        any
+    }
+
+    /// Take in one datagram in memory.
+    pub fn receive_one(&mut self, data: &[u8], path: FourTuple) {
+        let now = self.now();
+        self.engine.receive(now, path, None, BytesMut::from(data));
+    }
+
+    /// Send until every connection is settled or a while has passed. Returns whether a socket is full.
+    fn transmit(&mut self, now: Instant) -> bool {
+        // Between two looks at the sockets no more than this, or acknowledgements would wait too long.
+        const BURST: usize = 24;
+        match &mut self.world {
+            World::Sockets { sockets, held, .. } => {
+                let segments = sockets
+                    .iter()
+                    .map(Socket::segments)
+                    .min()
+                    .unwrap_or(NonZeroUsize::MIN);
+                for _ in 0..BURST {
+                    let transmit = match held.take() {
+                        Some(transmit) => transmit,
+                        None => {
+                            match self.engine.poll_transmit(now, segments, &mut self.outgoing) {
+                                Some(transmit) => transmit,
+                                None => return false,
+                            }
+                        }
+                    };
+                    let Some(socket) = socket_for(sockets, transmit.destination) else {
+                        continue;
+                    };
+                    if let Err(error) = socket.send(&transmit, &self.outgoing)
+                        && error.kind() == io::ErrorKind::WouldBlock
+                    {
+                        *held = Some(transmit);
+                        return true;
+                    }
+                }
+                false
+            }
+            World::Memory { outgoing, .. } => {
+                while let Some(transmit) =
+                    self.engine
+                        .poll_transmit(now, NonZeroUsize::MIN, &mut self.outgoing)
+                {
+                    let data = self.outgoing[..transmit.size].to_vec();
+                    outgoing.push((data, transmit.src_ip, transmit.destination));
+                }
+                false
+            }
+        }
+    }
+
+    /// Send one datagram that is not QUIC, from the local address `source` if given.
+    pub fn send(&mut self, data: &[u8], source: Option<IpAddr>, destination: SocketAddr) {
+        match &mut self.world {
+            World::Sockets { sockets, .. } => {
+                if let Some(socket) = socket_for(sockets, destination) {
+                    socket.send_packet(data, source, destination);
+                }
+            }
+            World::Memory { outgoing, .. } => outgoing.push((data.to_vec(), source, destination)),
+        }
+    }
+
+    /// What has been sent in memory since the last call.
+    pub fn take_outgoing(&mut self) -> Vec<(Vec<u8>, Option<IpAddr>, SocketAddr)> {
+        match &mut self.world {
+            World::Sockets { .. } => Vec::new(),
+            World::Memory { outgoing, .. } => std::mem::take(outgoing),
+        }
+    }
+}
+
+fn socket_for(sockets: &[Socket], destination: SocketAddr) -> Option<&Socket> {
+    sockets
+        .iter()
+        .find(|socket| socket.local.is_ipv4() == destination.is_ipv4())
+}

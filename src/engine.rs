@@ -1,0 +1,353 @@
+//! The QUIC half of an endpoint, with no socket and no clock: datagrams and the time go in, datagrams, events
+//! and the next timeout come out.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use noq_proto::{
+    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
+    EndpointConfig, FourTuple, Incoming, ServerConfig, Transmit, TransportConfig, VarInt,
+};
+use std::net::SocketAddr;
+
+use crate::connection::{Connection, Event};
+use crate::demux::{Protocol, classify};
+use crate::tls::{Credentials, PeerKey, server_name};
+
+/// From this many handshakes under way on, a client must prove its address first (RFC 9000 §8.1.2, Retry).
+const RETRY_FROM: usize = 256;
+/// Transmits that one connection may make before the others have their turn.
+const TURN: usize = 32;
+/// Datagrams kept for Python that are not QUIC; more than that is a flood, and dropped.
+const STUN_QUEUE: usize = 1024;
+
+/// A datagram that is not QUIC, for the layer above.
+pub struct Packet {
+    pub data: Bytes,
+    pub path: FourTuple,
+}
+
+/// What the endpoint saw and did not take, since it was made.
+#[derive(Clone, Copy, Default)]
+pub struct Drops {
+    /// Datagrams of no protocol of ours, by their first octet.
+    pub other: u64,
+    /// STUN datagrams beyond what the layer above fetched in time.
+    pub overflow: u64,
+}
+
+pub struct Engine {
+    endpoint: Endpoint,
+    transport: Arc<TransportConfig>,
+    credentials: Arc<Credentials>,
+    receive_window: u64,
+    /// By noq's connection handle, which is a slab index and comes back into use.
+    connections: Vec<Option<Box<Connection>>>,
+    made: u64,
+    handshaking: usize,
+    unsettled: VecDeque<ConnectionHandle>,
+    /// How often the first of `unsettled` has transmitted in its turn.
+    turn: usize,
+    deadlines: BTreeSet<(Instant, usize)>,
+    responses: VecDeque<(Transmit, Vec<u8>)>,
+    packets: VecDeque<Packet>,
+    events: Vec<(u64, Event)>,
+    pub drops: Drops,
+}
+
+impl Engine {
+    /// `alpns`: what we answer to; with none, nobody can connect to us.
+    pub fn new(
+        credentials: Arc<Credentials>,
+        alpns: Vec<Vec<u8>>,
+        transport: TransportConfig,
+        receive_window: u64,
+    ) -> Result<Self, rustls::Error> {
+        let mut config = EndpointConfig::default();
+        // RFC 9443 §3: a QUIC packet must show the bit, or it could be taken for another protocol.
+        config.grease_quic_bit(false);
+        let transport = Arc::new(transport);
+        let server = if alpns.is_empty() {
+            None
+        } else {
+            let crypto = Arc::new(credentials.server_config(alpns)?);
+            let mut server = ServerConfig::with_crypto(crypto);
+            server.transport_config(transport.clone());
+            Some(Arc::new(server))
+        };
+        Ok(Self {
+            endpoint: Endpoint::new(Arc::new(config), server, true),
+            transport,
+            credentials,
+            receive_window,
+            connections: Vec::new(),
+            made: 0,
+            handshaking: 0,
+            unsettled: VecDeque::new(),
+            turn: 0,
+            deadlines: BTreeSet::new(),
+            responses: VecDeque::new(),
+            packets: VecDeque::new(),
+            events: Vec::new(),
+            drops: Drops::default(),
+        })
+    }
+
+    /// Start a handshake. `peer`: the key to be proven, or `name`: the name on the certificate with X.509.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        peer: Option<&PeerKey>,
+        name: &str,
+        alpn: Vec<u8>,
+    ) -> Result<u64, ConnectError> {
+        let name = peer.map_or_else(|| name.to_owned(), server_name);
+        let crypto = self
+            .credentials
+            .client_config(vec![alpn])
+            .map_err(|error| ConnectError::InvalidServerName(error.to_string()))?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(self.transport.clone());
+        let (handle, quic) = self.endpoint.connect(now, config, remote, &name)?;
+        Ok(self.adopt(handle, quic))
+    }
+
+    fn adopt(&mut self, handle: ConnectionHandle, quic: noq_proto::Connection) -> u64 {
+        self.made += 1;
+        self.handshaking += 1;
+        // The handle finds the connection; the count makes sure that it is still the one that is meant.
+        let id = self.made << 32 | handle.0 as u64;
+        if self.connections.len() <= handle.0 {
+            self.connections.resize_with(handle.0 + 1, || None);
+        }
+        let connection = Connection::new(id, handle, quic, self.receive_window);
+        self.connections[handle.0] = Some(Box::new(connection));
+        self.unsettle(handle);
+        id
+    }
+
+    /// The connection with this id, if it is still there; it will be settled by the next `poll_transmit`.
+    pub fn connection(&mut self, id: u64) -> Option<&mut Connection> {
+        let handle = ConnectionHandle((id & u64::from(u32::MAX)) as usize);
+        if self.connections.get(handle.0)?.as_ref()?.id != id {
+            return None;
+        }
+        self.unsettle(handle);
+        self.connections[handle.0].as_deref_mut()
+    }
+
+    pub fn connection_ids(&self) -> Vec<u64> {
+        self.connections.iter().flatten().map(|c| c.id).collect()
+    }
+
+    fn unsettle(&mut self, handle: ConnectionHandle) {
+        if let Some(connection) = self.connections[handle.0].as_mut()
+            && !std::mem::replace(&mut connection.queued, true)
+        {
+            self.unsettled.push_back(handle);
+        }
+    }
+
+    /// Take in a datagram from the network.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        path: FourTuple,
+        ecn: Option<EcnCodepoint>,
+        data: BytesMut,
+    ) {
+        match classify(&data) {
+            Protocol::Quic => self.receive_quic(now, path, ecn, data),
+            Protocol::Stun if self.packets.len() < STUN_QUEUE => {
+                let data = data.freeze();
+                self.packets.push_back(Packet { data, path });
+            }
+            Protocol::Stun => self.drops.overflow += 1,
+            Protocol::Other => self.drops.other += 1,
+        }
+    }
+
+    fn receive_quic(
+        &mut self,
+        now: Instant,
+        path: FourTuple,
+        ecn: Option<EcnCodepoint>,
+        data: BytesMut,
+    ) {
+        let mut response = Vec::new();
+        match self.endpoint.handle(now, path, ecn, data, &mut response) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
+                    connection.quic.handle_event(event);
+                    self.unsettle(handle);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.answer(now, incoming, response),
+            Some(DatagramEvent::Response(transmit)) => {
+                self.responses.push_back((transmit, response));
+            }
+            None => {}
+        }
+    }
+
+    fn answer(&mut self, now: Instant, incoming: Incoming, mut response: Vec<u8>) {
+        if self.handshaking >= RETRY_FROM && incoming.may_retry() {
+            if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
+                self.responses.push_back((transmit, response));
+            }
+            return;
+        }
+        match self.endpoint.accept(incoming, now, &mut response, None) {
+            Ok((handle, quic)) => {
+                self.adopt(handle, quic);
+            }
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    self.responses.push_back((transmit, response));
+                }
+            }
+        }
+    }
+
+    /// When `handle_timeouts` wants to be called next.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Whether `poll_transmit` has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.unsettled.is_empty() || !self.responses.is_empty()
+    }
+
+    pub fn handle_timeouts(&mut self, now: Instant) {
+        while let Some(&(deadline, index)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(connection) = self.connections[index].as_mut() {
+                connection.deadline = None;
+                connection.quic.handle_timeout(now);
+            }
+            self.unsettle(ConnectionHandle(index));
+        }
+    }
+
+    /// The next datagrams to send, written to `buffer` from its start: as many as `segments` of equal size in
+    /// one transmit. `None` once every connection is settled.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        segments: NonZeroUsize,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        buffer.clear();
+        if let Some((transmit, response)) = self.responses.pop_front() {
+            buffer.extend_from_slice(&response);
+            return Some(transmit);
+        }
+        while let Some(&handle) = self.unsettled.front() {
+            let Some(connection) = self.connections[handle.0].as_mut() else {
+                self.next_turn(false);
+                continue;
+            };
+            if self.turn == 0 {
+                connection.collect();
+            }
+            if let Some(transmit) = connection.quic.poll_transmit(now, segments, buffer) {
+                self.turn += 1;
+                if self.turn >= TURN {
+                    self.next_turn(true);
+                }
+                return Some(transmit);
+            }
+            if !self.consult_endpoint(handle) {
+                self.settle(handle);
+                self.next_turn(false);
+            }
+        }
+        None
+    }
+
+    /// Carry what a connection has to say to noq's endpoint, and the answers back. Returns whether there were
+    /// answers: connection ids, which the connection will want to transmit.
+    fn consult_endpoint(&mut self, handle: ConnectionHandle) -> bool {
+        let Some(connection) = self.connections[handle.0].as_deref_mut() else {
+            return false;
+        };
+        let mut answered = false;
+        while let Some(event) = connection.quic.poll_endpoint_events() {
+            connection.drained |= event.is_drained();
+            if let Some(answer) = self.endpoint.handle_event(handle, event) {
+                connection.quic.handle_event(answer);
+                answered = true;
+            }
+        }
+        answered
+    }
+
+    fn next_turn(&mut self, again: bool) {
+        self.turn = 0;
+        if let Some(handle) = self.unsettled.pop_front() {
+            if again {
+                self.unsettled.push_back(handle);
+            } else if let Some(connection) = self.connections[handle.0].as_mut() {
+                connection.queued = false;
+            }
+        }
+    }
+
+    /// A connection has nothing more to send: hand on its events, set its timer, forget it if it is drained.
+    fn settle(&mut self, handle: ConnectionHandle) {
+        let Some(connection) = self.connections[handle.0].as_deref_mut() else {
+            return;
+        };
+        let handshaking = !connection.was_connected && !connection.quic.is_closed();
+        let drained = connection.drained;
+        connection.collect();
+        let id = connection.id;
+        let events = connection.take_events();
+        self.events
+            .extend(events.into_iter().map(|event| (id, event)));
+        if !handshaking && !std::mem::replace(&mut connection.handshake_over, true) {
+            self.handshaking -= 1;
+        }
+        let deadline = connection.quic.poll_timeout().filter(|_| !drained);
+        if deadline != connection.deadline {
+            if let Some(old) = connection.deadline {
+                self.deadlines.remove(&(old, handle.0));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, handle.0));
+            }
+            connection.deadline = deadline;
+        }
+        if drained {
+            self.connections[handle.0] = None;
+            self.events.push((id, Event::Drained));
+        }
+    }
+
+    pub fn take_events(&mut self) -> Vec<(u64, Event)> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub fn take_packets(&mut self) -> VecDeque<Packet> {
+        std::mem::take(&mut self.packets)
+    }
+
+    /// Whether there is anything for the layer above to fetch.
+    pub fn has_news(&self) -> bool {
+        !self.events.is_empty() || !self.packets.is_empty()
+    }
+
+    pub fn close(&mut self, now: Instant, id: u64, code: VarInt, reason: Bytes) {
+        if let Some(connection) = self.connection(id) {
+            connection.quic.close(now, code, reason);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! `quice._native.Connection`: a handle to one connection of an engine. It owns nothing: dropping it closes
+//! nothing, and using it after the connection is gone says so.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use noq_proto::{Dir, SendDatagramError, StreamId, VarInt, WriteError};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use pyo3::{create_exception, exceptions::PyException};
+
+use super::address::{HostPort, local_text, text};
+use super::buffer::Buffer;
+use crate::connection::{Connection, Read};
+use crate::driver::{Driver, State};
+
+create_exception!(
+    quice._native,
+    StreamReset,
+    PyException,
+    "The peer reset the stream: (code,)."
+);
+create_exception!(
+    quice._native,
+    StreamStopped,
+    PyException,
+    "The peer reads no more: (code,)."
+);
+create_exception!(
+    quice._native,
+    StreamClosed,
+    PyException,
+    "This half of the stream is over."
+);
+create_exception!(
+    quice._native,
+    ConnectionGone,
+    PyException,
+    "The connection is no more."
+);
+create_exception!(
+    quice._native,
+    DatagramRefused,
+    PyException,
+    "Too large, or not supported."
+);
+
+#[pyclass(frozen, name = "Connection", module = "quice._native")]
+pub struct PyConnection {
+    driver: Arc<Driver>,
+    id: u64,
+}
+
+impl PyConnection {
+    pub fn new(driver: Arc<Driver>, id: u64) -> Self {
+        Self { driver, id }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Connection) -> PyResult<T>) -> PyResult<T> {
+        self.with_state(|state| act(found(state, self.id)?))
+    }
+
+    fn with_state<T>(&self, act: impl FnOnce(&mut State) -> PyResult<T>) -> PyResult<T> {
+        act(&mut self.driver.lock())
+    }
+}
+
+fn found(state: &mut State, id: u64) -> PyResult<&mut Connection> {
+    let gone = || ConnectionGone::new_err("this connection is no more");
+    state.engine.connection(id).ok_or_else(gone)
+}
+
+fn stream(id: u64) -> PyResult<StreamId> {
+    // Every value below 2^62 names a stream (RFC 9000 §2.1); one that was never opened is closed.
+    VarInt::from_u64(id)
+        .map(StreamId::from)
+        .map_err(|_| PyValueError::new_err("not a stream id"))
+}
+
+fn code(value: u64) -> PyResult<VarInt> {
+    VarInt::from_u64(value).map_err(|_| PyValueError::new_err("a code must be below 2**62"))
+}
+
+fn closed<E>(_: E) -> PyErr {
+    StreamClosed::new_err("this half of the stream is over")
+}
+
+fn write_error(error: WriteError) -> PyErr {
+    match error {
+        WriteError::Stopped(code) => StreamStopped::new_err(u64::from(code)),
+        WriteError::Blocked | WriteError::ClosedStream => closed(error),
+    }
+}
+
+#[pymethods]
+impl PyConnection {
+    #[getter]
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Open a stream, or `None` while the peer allows no more.
+    #[pyo3(signature = (*, unidirectional))]
+    fn open(&self, unidirectional: bool) -> PyResult<Option<u64>> {
+        let dir = if unidirectional { Dir::Uni } else { Dir::Bi };
+        self.with(|connection| Ok(connection.open(dir).map(u64::from)))
+    }
+
+    /// Up to `limit` bytes; b"" at the end; `None` for nothing yet, and an `Event.Readable` will follow.
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        stream_id: u64,
+        limit: usize,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let id = stream(stream_id)?;
+        self.with(|connection| {
+            let count = connection.available(id).min(limit);
+            if count == 0 {
+                return match read_into(connection, id, &mut [])? {
+                    Some(_) => Ok(Some(PyBytes::new(py, b""))),
+                    None => Ok(None),
+                };
+            }
+            let bytes = PyBytes::new_with(py, count, |out| {
+                connection.read(id, out);
+                Ok(())
+            })?;
+            Ok(Some(bytes))
+        })
+    }
+
+    /// Fill `buffer` as far as there is data; 0 at the end; `None` as for `read`.
+    fn readinto(&self, stream_id: u64, buffer: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+        let id = stream(stream_id)?;
+        let mut buffer = Buffer::writable(buffer)?;
+        self.with(|connection| read_into(connection, id, buffer.bytes_mut()))
+    }
+
+    /// How many bytes of `buffer`, from `offset` on, were taken. Fewer than there are: an `Event.Writable`
+    /// will follow.
+    fn write(&self, stream_id: u64, buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<usize> {
+        let id = stream(stream_id)?;
+        let buffer = Buffer::readable(buffer)?;
+        let data = buffer.bytes().get(offset..).unwrap_or_default();
+        self.with(|connection| connection.write(id, data).map_err(write_error))
+    }
+
+    fn finish(&self, stream_id: u64) -> PyResult<()> {
+        let id = stream(stream_id)?;
+        self.with(|connection| {
+            connection.finish(id).map_err(|error| match error {
+                noq_proto::FinishError::Stopped(code) => StreamStopped::new_err(u64::from(code)),
+                noq_proto::FinishError::ClosedStream => closed(error),
+            })
+        })
+    }
+
+    fn reset(&self, stream_id: u64, error_code: u64) -> PyResult<()> {
+        let (id, error_code) = (stream(stream_id)?, code(error_code)?);
+        self.with(|connection| connection.reset(id, error_code).map_err(closed))
+    }
+
+    fn stop(&self, stream_id: u64, error_code: u64) -> PyResult<()> {
+        let (id, error_code) = (stream(stream_id)?, code(error_code)?);
+        self.with(|connection| connection.stop(id, error_code).map_err(closed))
+    }
+
+    fn priority(&self, stream_id: u64) -> PyResult<i32> {
+        let id = stream(stream_id)?;
+        self.with(|connection| connection.priority(id).map_err(closed))
+    }
+
+    fn set_priority(&self, stream_id: u64, priority: i32) -> PyResult<()> {
+        let id = stream(stream_id)?;
+        self.with(|connection| connection.set_priority(id, priority).map_err(closed))
+    }
+
+    /// Queue a datagram. False while the buffer is full: an `Event.DatagramsUnblocked` will follow.
+    fn send_datagram(&self, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let data = Buffer::readable(data)?;
+        self.with(|connection| match connection.send_datagram(data.bytes()) {
+            Ok(()) => Ok(true),
+            Err(SendDatagramError::Blocked(_)) => Ok(false),
+            Err(error) => Err(DatagramRefused::new_err(error.to_string())),
+        })
+    }
+
+    /// The next datagram, or `None` and an `Event.DatagramReceived` will follow.
+    fn receive_datagram<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        self.with(|connection| {
+            Ok(connection
+                .receive_datagram()
+                .map(|datagram| PyBytes::new(py, &datagram)))
+        })
+    }
+
+    /// The largest datagram that fits now, or `None` if the peer takes none.
+    fn max_datagram_size(&self) -> PyResult<Option<usize>> {
+        self.with(|connection| Ok(connection.max_datagram_size()))
+    }
+
+    /// Say goodbye with an application code and reason.
+    fn close(&self, error_code: u64, reason: Vec<u8>) -> PyResult<()> {
+        let error_code = code(error_code)?;
+        self.with_state(|state| {
+            let now = state.now();
+            found(state, self.id)?
+                .quic
+                .close(now, error_code, Bytes::from(reason));
+            Ok(())
+        })
+    }
+
+    /// Each path with its addresses, round-trip time (seconds), MTU and counts.
+    fn paths<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        self.with_state(|state| {
+            let sockets: Vec<_> = state.sockets().iter().map(|s| s.local).collect();
+            let connection = found(state, self.id)?;
+            let mut paths = Vec::new();
+            for path in connection.quic.paths() {
+                let Ok(tuple) = connection.quic.network_path(path) else {
+                    continue;
+                };
+                let Some(stats) = connection.quic.path_stats(path) else {
+                    continue;
+                };
+                let remote = tuple.remote();
+                let bound = sockets.iter().find(|s| s.is_ipv4() == remote.is_ipv4());
+                let port = bound.map_or(0, |s| s.port());
+                let local: Option<HostPort> =
+                    tuple.local_ip().map(|ip| local_text(ip, port, remote));
+                let dict = PyDict::new(py);
+                dict.set_item("local", local)?;
+                dict.set_item("remote", text(remote))?;
+                dict.set_item("rtt", stats.rtt.as_secs_f64())?;
+                dict.set_item("mtu", stats.current_mtu)?;
+                dict.set_item("congestion_window", stats.cwnd)?;
+                dict.set_item("sent_packets", stats.sent_packets)?;
+                dict.set_item("lost_packets", stats.lost_packets)?;
+                dict.set_item("sent_bytes", stats.udp_tx.bytes)?;
+                dict.set_item("received_bytes", stats.udp_rx.bytes)?;
+                paths.push(dict);
+            }
+            Ok(paths)
+        })
+    }
+
+    /// Counts over the connection's life.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.with(|connection| {
+            let stats = connection.quic.stats();
+            let dict = PyDict::new(py);
+            dict.set_item("sent_datagrams", stats.udp_tx.datagrams)?;
+            dict.set_item("sent_bytes", stats.udp_tx.bytes)?;
+            dict.set_item("received_datagrams", stats.udp_rx.datagrams)?;
+            dict.set_item("received_bytes", stats.udp_rx.bytes)?;
+            dict.set_item("sent_packets", stats.sent_packets)?;
+            dict.set_item("lost_packets", stats.lost_packets)?;
+            dict.set_item("lost_bytes", stats.lost_bytes)?;
+            dict.set_item(
+                "acks_received",
+                stats.frame_rx.acks + stats.frame_rx.path_acks,
+            )?;
+            Ok(dict)
+        })
+    }
+}
+
+fn read_into(connection: &mut Connection, id: StreamId, out: &mut [u8]) -> PyResult<Option<usize>> {
+    match connection.read(id, out) {
+        Read::Bytes(count) => Ok(Some(count)),
+        Read::Finished => Ok(Some(0)),
+        Read::Blocked => Ok(None),
+        Read::Reset(code) => Err(StreamReset::new_err(u64::from(code))),
+        Read::Closed => Err(closed(())),
+    }
+}

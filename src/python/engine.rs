@@ -1,0 +1,211 @@
+//! `quice._native.Engine`: an endpoint's QUIC, on sockets or in memory.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use noq_proto::FourTuple;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::address::{HostPort, parse, text};
+use super::buffer::Buffer;
+use super::config::{PyCredentials, Settings};
+use super::connection::PyConnection;
+use super::event::Event;
+use crate::driver::Driver;
+use crate::engine::Engine;
+use crate::guardian;
+
+#[pyclass(frozen, name = "Engine", module = "quice._native")]
+pub struct PyEngine {
+    driver: Arc<Driver>,
+}
+
+#[pymethods]
+impl PyEngine {
+    #[new]
+    #[pyo3(signature = (credentials, alpns, settings, *, sockets))]
+    fn new(
+        credentials: &PyCredentials,
+        alpns: Vec<Vec<u8>>,
+        settings: Settings,
+        sockets: bool,
+    ) -> PyResult<Self> {
+        let engine = Engine::new(
+            credentials.get(),
+            alpns,
+            settings.transport()?,
+            settings.receive_window(),
+        )
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let driver = Arc::new(Driver::new(engine, sockets)?);
+        if sockets {
+            guardian::start(&driver)?;
+        }
+        Ok(Self { driver })
+    }
+
+    fn bind(&self, host: String, port: u16) -> PyResult<(i32, HostPort)> {
+        let local = parse(&(host, port))?;
+        let mut state = self.driver.lock();
+        let socket = state.bind(local)?;
+        let bound = (socket.fd(), text(socket.local));
+        drop(state);
+        // The guardian is to watch this socket too.
+        self.driver.alarm.set();
+        Ok(bound)
+    }
+
+    /// The descriptor that becomes readable when the guardian has events for the event loop.
+    #[getter]
+    fn news_fd(&self) -> i32 {
+        self.driver.news.fd()
+    }
+
+    /// Move packets, timers and events; in memory, at the time `now` (seconds).
+    #[pyo3(signature = (now=None))]
+    fn pump(
+        &self,
+        py: Python<'_>,
+        now: Option<f64>,
+    ) -> PyResult<(Vec<Event>, Option<f64>, bool, bool)> {
+        let time = now.map(|now| self.time(now)).transpose()?;
+        let driver = &self.driver;
+        let (progress, events, current) = py.detach(|| {
+            driver.news.clear();
+            let mut state = driver.lock();
+            if let Some(time) = time {
+                state.set_now(time);
+            }
+            let progress = driver.pump(&mut state);
+            let ports: Vec<_> = state.sockets().iter().map(|s| s.local).collect();
+            let port = |v4: bool| {
+                ports
+                    .iter()
+                    .find(|l| l.is_ipv4() == v4)
+                    .map_or(0, |l| l.port())
+            };
+            let engine = &mut state.engine;
+            let mut events: Vec<Event> = engine
+                .take_packets()
+                .iter()
+                .map(|packet| Event::packet(packet, port(packet.path.remote().is_ipv4())))
+                .collect();
+            for (id, event) in engine.take_events() {
+                events.push(Event::new(engine, id, event));
+            }
+            (progress, events, state.now())
+        });
+        let base = if now.is_some() { driver.epoch } else { current };
+        let timeout = progress
+            .next_timeout
+            .map(|time| time.saturating_duration_since(base).as_secs_f64());
+        Ok((events, timeout, progress.more, progress.blocked))
+    }
+
+    /// Start a connection; the handshake goes out with the next pump.
+    #[pyo3(signature = (remote, alpn, *, peer=None, name=""))]
+    fn connect(
+        &self,
+        remote: HostPort,
+        alpn: Vec<u8>,
+        peer: Option<[u8; 32]>,
+        name: &str,
+    ) -> PyResult<PyConnection> {
+        let remote = parse(&remote)?;
+        let mut state = self.driver.lock();
+        let now = state.now();
+        let id = state
+            .engine
+            .connect(now, remote, peer.as_ref(), name, alpn)
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        drop(state);
+        Ok(PyConnection::new(self.driver.clone(), id))
+    }
+
+    /// The connection that an event names.
+    fn connection(&self, id: u64) -> PyConnection {
+        PyConnection::new(self.driver.clone(), id)
+    }
+
+    /// Send one datagram that is not QUIC.
+    #[pyo3(signature = (data, destination, source=None))]
+    fn send(
+        &self,
+        data: &Bound<'_, PyAny>,
+        destination: HostPort,
+        source: Option<&str>,
+    ) -> PyResult<()> {
+        let destination = parse(&destination)?;
+        let source = source
+            .map(|host| parse(&(host.to_owned(), 0)).map(|address| address.ip()))
+            .transpose()?;
+        let data = Buffer::readable(data)?;
+        self.driver.lock().send(data.bytes(), source, destination);
+        Ok(())
+    }
+
+    /// In memory: take in a datagram that came to `destination`, at the time `now`.
+    fn receive(
+        &self,
+        data: &Bound<'_, PyAny>,
+        source: HostPort,
+        destination: &str,
+        now: f64,
+    ) -> PyResult<()> {
+        let source = parse(&source)?;
+        let destination: IpAddr = parse(&(destination.to_owned(), 0))?.ip();
+        let time = self.time(now)?;
+        let data = Buffer::readable(data)?;
+        let mut state = self.driver.lock();
+        state.set_now(time);
+        state.receive_one(data.bytes(), FourTuple::new(source, Some(destination)));
+        Ok(())
+    }
+
+    /// In memory: the datagrams sent since the last call, as (data, source host or None, destination).
+    fn transmits<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> Vec<(Bound<'py, PyBytes>, Option<String>, HostPort)> {
+        self.driver
+            .lock()
+            .take_outgoing()
+            .into_iter()
+            .map(|(data, source, destination)| {
+                let source = source.map(|ip| ip.to_string());
+                (PyBytes::new(py, &data), source, text(destination))
+            })
+            .collect()
+    }
+
+    /// Datagrams dropped so far: (of no protocol of ours, STUN beyond what was fetched in time).
+    fn drops(&self) -> (u64, u64) {
+        let drops = self.driver.lock().engine.drops;
+        (drops.other, drops.overflow)
+    }
+
+    /// Close the sockets at once. Connections that are still open are abandoned.
+    fn close(&self) {
+        self.driver.shut();
+    }
+}
+
+impl PyEngine {
+    fn time(&self, now: f64) -> PyResult<Instant> {
+        Duration::try_from_secs_f64(now)
+            .ok()
+            .and_then(|since| self.driver.epoch.checked_add(since))
+            .ok_or_else(|| {
+                PyValueError::new_err("the time must be a small positive number of seconds")
+            })
+    }
+}
+
+impl Drop for PyEngine {
+    fn drop(&mut self) {
+        self.driver.shut();
+    }
+}

@@ -1,0 +1,175 @@
+//! What happened, as Python sees it.
+
+use noq_proto::{ConnectionError, Dir};
+use pyo3::prelude::*;
+
+use super::address::{HostPort, local_text, text};
+use crate::connection;
+use crate::engine::{Engine, Packet};
+
+/// Why a connection was lost.
+#[pyclass(frozen, eq, eq_int, hash, from_py_object, module = "quice._native")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// The peer's application closed it, with its code and reason.
+    ClosedByApplication,
+    /// The peer's QUIC closed it, with a transport error code.
+    ClosedByPeer,
+    /// This side's QUIC closed it, with a transport error code.
+    Failed,
+    /// Nothing was heard for the idle timeout.
+    TimedOut,
+    /// The peer does not know the connection any more (RFC 9000 §10.3).
+    Reset,
+    /// The peer has no QUIC version of ours.
+    NoCommonVersion,
+}
+
+#[pyclass(frozen, module = "quice._native")]
+pub enum Event {
+    Connected {
+        connection: u64,
+        accepted: bool,
+        peer: Option<Vec<u8>>,
+        alpn: Vec<u8>,
+    },
+    Lost {
+        connection: u64,
+        loss: Loss,
+        code: u64,
+        reason: String,
+    },
+    Opened {
+        connection: u64,
+        stream: u64,
+    },
+    Readable {
+        connection: u64,
+        stream: u64,
+    },
+    Writable {
+        connection: u64,
+        stream: u64,
+    },
+    Finished {
+        connection: u64,
+        stream: u64,
+    },
+    Stopped {
+        connection: u64,
+        stream: u64,
+        code: u64,
+    },
+    StreamsAvailable {
+        connection: u64,
+        unidirectional: bool,
+    },
+    DatagramReceived {
+        connection: u64,
+    },
+    DatagramsUnblocked {
+        connection: u64,
+    },
+    Drained {
+        connection: u64,
+    },
+    Packet {
+        data: Vec<u8>,
+        source: HostPort,
+        destination: HostPort,
+    },
+}
+
+impl Event {
+    pub fn new(engine: &mut Engine, id: u64, event: connection::Event) -> Self {
+        use connection::Event as E;
+        match event {
+            E::Connected => {
+                let found = engine.connection(id);
+                let (accepted, peer, alpn) = found.map_or((false, None, None), |connection| {
+                    let accepted = connection.quic.side().is_server();
+                    (accepted, connection.peer(), connection.alpn())
+                });
+                Self::Connected {
+                    connection: id,
+                    accepted,
+                    peer: peer.map(Vec::from),
+                    alpn: alpn.unwrap_or_default(),
+                }
+            }
+            E::Lost(error) => lost(id, error),
+            E::Opened(stream) => Self::Opened {
+                connection: id,
+                stream: stream.into(),
+            },
+            E::Readable(stream) => Self::Readable {
+                connection: id,
+                stream: stream.into(),
+            },
+            E::Writable(stream) => Self::Writable {
+                connection: id,
+                stream: stream.into(),
+            },
+            E::Finished(stream) => Self::Finished {
+                connection: id,
+                stream: stream.into(),
+            },
+            E::Stopped(stream, code) => Self::Stopped {
+                connection: id,
+                stream: stream.into(),
+                code: code.into(),
+            },
+            E::StreamsAvailable(dir) => Self::StreamsAvailable {
+                connection: id,
+                unidirectional: dir == Dir::Uni,
+            },
+            E::DatagramReceived => Self::DatagramReceived { connection: id },
+            E::DatagramsUnblocked => Self::DatagramsUnblocked { connection: id },
+            E::Drained => Self::Drained { connection: id },
+        }
+    }
+
+    /// `port`: the local port of the socket it came through.
+    pub fn packet(packet: &Packet, port: u16) -> Self {
+        let remote = packet.path.remote();
+        let unknown = || if remote.is_ipv4() { "0.0.0.0" } else { "::" }.to_owned();
+        let destination = packet.path.local_ip().map_or_else(
+            || (unknown(), port),
+            |local| local_text(local, port, remote),
+        );
+        Self::Packet {
+            data: packet.data.to_vec(),
+            source: text(remote),
+            destination,
+        }
+    }
+}
+
+fn lost(connection: u64, error: ConnectionError) -> Event {
+    let (loss, code, reason) = match error {
+        ConnectionError::ApplicationClosed(close) => (
+            Loss::ClosedByApplication,
+            close.error_code.into(),
+            String::from_utf8_lossy(&close.reason).into_owned(),
+        ),
+        ConnectionError::ConnectionClosed(close) => (
+            Loss::ClosedByPeer,
+            close.error_code.into(),
+            close.to_string(),
+        ),
+        ConnectionError::TransportError(error) => {
+            (Loss::Failed, error.code.into(), error.to_string())
+        }
+        ConnectionError::TimedOut => (Loss::TimedOut, 0, String::new()),
+        ConnectionError::Reset => (Loss::Reset, 0, String::new()),
+        ConnectionError::VersionMismatch => (Loss::NoCommonVersion, 0, String::new()),
+        ConnectionError::LocallyClosed => (Loss::Failed, 0, "closed".to_owned()),
+        ConnectionError::CidsExhausted => (Loss::Failed, 0, "no connection ids left".to_owned()),
+    };
+    Event::Lost {
+        connection,
+        loss,
+        code,
+        reason,
+    }
+}

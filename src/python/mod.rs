@@ -1,0 +1,24 @@
+//! `quice._native`: the engine as Python sees it. `_native.pyi` beside the package describes it.
+
+mod address;
+mod buffer;
+mod config;
+mod connection;
+mod engine;
+mod event;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+pub mod _native {
+    #[pymodule_export]
+    use super::config::PyCredentials;
+    #[pymodule_export]
+    use super::connection::{
+        ConnectionGone, DatagramRefused, PyConnection, StreamClosed, StreamReset, StreamStopped,
+    };
+    #[pymodule_export]
+    use super::engine::PyEngine;
+    #[pymodule_export]
+    use super::event::{Event, Loss};
+}

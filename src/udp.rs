@@ -1,0 +1,128 @@
+//! UDP sockets in batches: recvmmsg with GRO in, GSO out (noq-udp).
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, RawFd};
+
+use bytes::BytesMut;
+use noq_proto::{EcnCodepoint, FourTuple};
+use noq_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+
+/// What the kernel is asked to hold for us in each direction; it may grant less.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// More segments in one GSO batch do not pay, and a batch may not exceed 65,507 bytes.
+const SEGMENTS: NonZeroUsize = NonZeroUsize::new(10).expect("not zero");
+/// A GRO buffer holds at most one maximal UDP payload.
+const RECEIVE_SIZE: usize = 65_536;
+
+pub struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    pub local: SocketAddr,
+}
+
+/// Room for one batch of received datagrams, used again and again.
+pub struct ReceiveBuffer(Vec<u8>);
+
+impl ReceiveBuffer {
+    pub fn new() -> Self {
+        Self(vec![0; RECEIVE_SIZE * BATCH_SIZE])
+    }
+}
+
+impl Socket {
+    /// Bind a UDP socket; on an IPv6 address it carries IPv6 alone.
+    pub fn bind(local: SocketAddr) -> io::Result<Self> {
+        let io = bind(local)?;
+        let state = UdpSocketState::new((&io).into())?;
+        // Less is slower, not wrong.
+        let _ = state.set_send_buffer_size((&io).into(), SOCKET_BUFFER);
+        let _ = state.set_recv_buffer_size((&io).into(), SOCKET_BUFFER);
+        let local = io.local_addr()?;
+        Ok(Self { io, state, local })
+    }
+
+    #[cfg(unix)]
+    pub fn fd(&self) -> RawFd {
+        self.io.as_raw_fd()
+    }
+
+    /// How many datagrams of one size may go out in one transmit.
+    pub fn segments(&self) -> NonZeroUsize {
+        self.state.max_gso_segments().min(SEGMENTS)
+    }
+
+    /// Receive one batch and hand each datagram to `take`. Returns how many bytes there were.
+    pub fn receive(
+        &self,
+        buffer: &mut ReceiveBuffer,
+        mut take: impl FnMut(FourTuple, Option<EcnCodepoint>, BytesMut),
+    ) -> io::Result<usize> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let count = {
+            let mut chunks = buffer.0.chunks_mut(RECEIVE_SIZE);
+            let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+                std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("one for each slot")));
+            self.state
+                .recv((&self.io).into(), &mut slices, &mut metas)?
+        };
+        let mut total = 0;
+        for (meta, received) in metas[..count].iter().zip(buffer.0.chunks(RECEIVE_SIZE)) {
+            total += meta.len;
+            let path = FourTuple::new(meta.addr, meta.dst_ip);
+            let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+            let mut datagrams = BytesMut::from(&received[..meta.len]);
+            while !datagrams.is_empty() {
+                let one = datagrams.split_to(meta.stride.min(datagrams.len()));
+                take(path, ecn, one);
+            }
+        }
+        Ok(total)
+    }
+
+    /// Send what `poll_transmit` gave. Only `WouldBlock` comes back as an error: anything else is the loss of
+    /// a datagram, with which QUIC and STUN deal themselves.
+    pub fn send(&self, transmit: &noq_proto::Transmit, contents: &[u8]) -> io::Result<()> {
+        self.try_send(&noq_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit
+                .ecn
+                .and_then(|ecn| noq_udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents: &contents[..transmit.size],
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        })
+    }
+
+    fn try_send(&self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {
+        match self.state.try_send((&self.io).into(), transmit) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Send one datagram of another protocol than QUIC.
+    pub fn send_packet(&self, data: &[u8], source: Option<IpAddr>, destination: SocketAddr) {
+        // A full socket buffer is a lost datagram: STUN retransmits.
+        let _ = self.try_send(&noq_udp::Transmit {
+            destination,
+            ecn: None,
+            contents: data,
+            segment_size: None,
+            src_ip: source,
+        });
+    }
+}
+
+fn bind(local: SocketAddr) -> io::Result<UdpSocket> {
+    let domain = socket2::Domain::for_address(local);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    if local.is_ipv6() {
+        // IPv4 has a socket of its own: mapped addresses would be a second name for the same peer.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
