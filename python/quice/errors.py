@@ -23,3 +23,148 @@ class InvalidPeerIdError(Error, ValueError):
         super().__init__(
             f"not a peer id: {text[:80]!r}. A peer id has 52 characters of base32; `quice id` prints yours"
         )
+
+
+class EndpointClosedError(Error):
+    """The endpoint was closed, by this program."""
+
+    def __init__(self) -> None:
+        super().__init__("this endpoint is closed. Do what needs it inside its `async with` block")
+
+
+class BindError(Error):
+    """The local address could not be bound."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot bind {address}: {reason}. Choose another port, or 0 to let the system choose")
+
+
+class NoServerError(Error):
+    """A peer was to be found, but nobody was named who could help."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this endpoint has no rendezvous server to find peers with. Give Endpoint.bind(server=...) one "
+            "(`quice serve` runs it), or connect(address=...) the peer's address"
+        )
+
+
+class ConnectError(Error):
+    """A connection could not be made. The base of the ways in which that fails."""
+
+
+class ConnectTimeoutError(ConnectError, TimeoutError):
+    """No connection came about in the time allowed."""
+
+    def __init__(self, seconds: float, detail: str = "") -> None:
+        about = f": {detail}" if detail else ""
+        super().__init__(
+            f"no connection within {seconds:g} s{about}. Check that the peer is running; "
+            "a slow network may need a longer timeout"
+        )
+
+
+class HandshakeError(ConnectError):
+    """The peer answered, but the TLS or QUIC handshake failed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the handshake failed: {reason}. Check that the peer id is the one you mean and that both sides "
+            "name the same alpn"
+        )
+
+
+class NoPathError(ConnectError):
+    """No pair of candidates of the two peers can reach each other."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"no direct path to the peer: {reason}. At least one of the two networks must let UDP in from an "
+            "address it has sent to; `connection.report` and `quice ping` show what was tried"
+        )
+
+
+class ConnectionClosedError(Error):
+    """The connection is over. The base of the ways in which it ends."""
+
+
+class LocallyClosedError(ConnectionClosedError):
+    """This program closed the connection."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection was closed by this program. Make a new one to go on")
+
+
+class PeerClosedError(ConnectionClosedError):
+    """The peer's application closed the connection, with a code and a reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        why = f": {reason}" if reason else ""
+        super().__init__(
+            f"the peer closed the connection with code {code}{why}. What the code means is for the application"
+        )
+
+
+class ConnectionLostError(ConnectionClosedError):
+    """The connection broke. The base of the ways in which that happens."""
+
+
+class IdleTimeoutError(ConnectionLostError):
+    """Nothing was heard from the peer for the idle timeout."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing was heard from the peer for the idle timeout. It is gone or its network is; connect again"
+        )
+
+
+class PeerRestartedError(ConnectionLostError):
+    """The peer does not know the connection any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the peer does not know this connection any more: it was restarted. Connect again")
+
+
+class ProtocolError(ConnectionLostError):
+    """One side saw the other break QUIC."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"QUIC failed: {reason}. If both sides are up to date, please report it")
+
+
+class StreamError(Error):
+    """A stream is over in a way the program did not ask for."""
+
+
+class StreamResetError(StreamError):
+    """The peer abandoned its half of the stream."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"the peer reset the stream with code {code}. What was not read of it is lost")
+
+
+class StreamStoppedError(StreamError):
+    """The peer reads no more of the stream."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"the peer stopped reading with code {code}. Write no more to this stream")
+
+
+class StreamClosedError(StreamError):
+    """This half of the stream is over, by an earlier call, or never was."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this half of the stream is over: finished, reset or stopped before, or one-way. Open a new stream"
+        )
+
+
+class DatagramError(Error):
+    """A datagram can't be sent on this connection."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}. Connection.max_datagram_size tells what fits; streams take anything")

@@ -1,0 +1,23 @@
+"""Direct QUIC connections between two programs, wherever they are."""
+
+from quice.config import TransportConfig
+from quice.connection import Connection, ConnectionStats, Path, PathKind
+from quice.endpoint import Endpoint
+from quice.errors import Error
+from quice.identity import Identity, PeerId
+from quice.stream import Stream
+from quice.wire import Address
+
+__all__ = [
+    "Address",
+    "Connection",
+    "ConnectionStats",
+    "Endpoint",
+    "Error",
+    "Identity",
+    "Path",
+    "PathKind",
+    "PeerId",
+    "Stream",
+    "TransportConfig",
+]

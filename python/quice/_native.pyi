@@ -1,0 +1,215 @@
+"""The QUIC engine: noq-proto and noq-udp, bound in Rust. Inside quice only; its public face is `quice.Endpoint`.
+
+Nothing here blocks, and nothing needs asyncio. Addresses are `(host, port)`; a link-local host carries its
+zone. Bytes go in by the buffer protocol. Stream ids are those of RFC 9000 §2.1.
+"""
+
+
+from typing import ClassVar, Protocol
+
+from typing_extensions import Buffer
+
+Address = tuple[str, int]
+
+class Settings(Protocol):
+    """What `Engine` reads of its settings; `quice.TransportConfig` has it."""
+
+    @property
+    def idle_timeout(self) -> float: ...
+    @property
+    def keep_alive(self) -> float | None: ...
+    @property
+    def stream_window(self) -> int: ...
+    @property
+    def connection_window(self) -> int: ...
+    @property
+    def send_window(self) -> int: ...
+    @property
+    def max_streams(self) -> int: ...
+    @property
+    def datagram_buffer(self) -> int: ...
+    @property
+    def qlog_dir(self) -> str | None: ...
+
+class StreamReset(Exception):  # noqa: N818
+    """The peer reset the stream; `args[0]` is its code."""
+
+class StreamStopped(Exception):  # noqa: N818
+    """The peer reads no more of the stream; `args[0]` is its code."""
+
+class StreamClosed(Exception):  # noqa: N818
+    """This half of the stream is over: finished, reset or stopped by us, or never opened."""
+
+class ConnectionGone(Exception):  # noqa: N818
+    """The connection is drained, and its handle means nothing any more."""
+
+class DatagramRefused(Exception):  # noqa: N818
+    """The datagram is too large now, or the peer takes none."""
+
+class Credentials:
+    """Who an endpoint is."""
+
+    @staticmethod
+    def raw_key(seed: bytes) -> Credentials:
+        """An Ed25519 seed (32 bytes): raw public keys in both directions (RFC 7250)."""
+
+    @staticmethod
+    def x509(chain: list[bytes], key: bytes, roots: list[bytes]) -> Credentials:
+        """A DER certificate chain with its PKCS #8 key to serve with, and DER roots to trust as a client."""
+
+class Engine:
+    """An endpoint's QUIC. With `sockets`, datagrams travel through the sockets that `bind` makes, on the
+    system's clock; without, they go in by `receive` and come out of `transmits`, on the caller's clock."""
+
+    def __init__(
+        self, credentials: Credentials, alpns: list[bytes], settings: Settings, *, sockets: bool
+    ) -> None:
+        """`alpns`: what we answer to as a server; with none, connections are not accepted.
+        Raises `ValueError` for settings out of range and keys that are none."""
+
+    def bind(self, host: str, port: int) -> tuple[int, Address]:
+        """Bind a UDP socket; returns its descriptor, to watch for reading, and its address. Raises `OSError`."""
+
+    @property
+    def news_fd(self) -> int:
+        """Becomes readable when events wait that no socket or timer announces."""
+
+    def pump(self, now: float | None = None) -> tuple[list[Event], float | None, bool, bool]:
+        """Move packets, timers and events, for about a millisecond at most, without the GIL.
+
+        Returns the events; the time until the next pump is due (with sockets, seconds from now; in memory, on
+        the caller's clock); whether to pump again at once; whether to pump when the sockets are writable."""
+
+    def connect(
+        self, remote: Address, alpn: bytes, *, peer: bytes | None = None, name: str = ""
+    ) -> Connection:
+        """Start a handshake with the holder of the key `peer` or, with X.509, of a certificate for `name`.
+        Raises `OSError` when it can't begin, `ValueError` for a host that is no IP address."""
+
+    def connection(self, id: int) -> Connection:  # noqa: A002
+        """A handle for the connection that an event names."""
+
+    def send(self, data: Buffer, destination: Address, source: str | None = None) -> None:
+        """Send one datagram that is not QUIC, from the local address `source` if given. It may get lost."""
+
+    def receive(self, data: Buffer, source: Address, destination: str, now: float) -> None:
+        """In memory: take in a datagram that came to the local address `destination`."""
+
+    def transmits(self) -> list[tuple[bytes, str | None, Address]]:
+        """In memory: the datagrams sent since the last call, as (data, local host or None, destination)."""
+
+    def drops(self) -> tuple[int, int]:
+        """Datagrams dropped so far: of no protocol of ours, and STUN beyond what was fetched in time."""
+
+    def close(self) -> None:
+        """Close the sockets at once; connections that are still open are abandoned."""
+
+class Connection:
+    """A handle to a connection. It owns nothing. Every method raises `ConnectionGone` once it is drained."""
+
+    @property
+    def id(self) -> int: ...
+    def open(self, *, unidirectional: bool) -> int | None:
+        """Open a stream. None while the peer allows no more: `Event.StreamsAvailable` will follow."""
+
+    def read(self, stream: int, limit: int) -> bytes | None:
+        """Up to `limit` bytes; b"" at the end, None for nothing yet: `Event.Readable` will follow.
+        Raises `StreamReset`, and `StreamClosed` after the end."""
+
+    def readinto(self, stream: int, buffer: Buffer) -> int | None:
+        """Like `read`, into `buffer`; 0 at the end."""
+
+    def write(self, stream: int, buffer: Buffer, offset: int) -> int:
+        """How many bytes of `buffer` from `offset` on were taken; less than all: `Event.Writable` will follow.
+        Raises `StreamStopped` and `StreamClosed`."""
+
+    def finish(self, stream: int) -> None:
+        """End our half after what was written. Raises `StreamStopped` and `StreamClosed`."""
+
+    def reset(self, stream: int, code: int) -> None:
+        """Abandon our half (RESET_STREAM). Raises `StreamClosed`."""
+
+    def stop(self, stream: int, code: int) -> None:
+        """Ask the peer to abandon its half (STOP_SENDING). Raises `StreamClosed`."""
+
+    def priority(self, stream: int) -> int: ...
+    def set_priority(self, stream: int, priority: int) -> None: ...
+    def send_datagram(self, data: Buffer) -> bool:
+        """False while the buffer is full: `Event.DatagramsUnblocked` will follow. Raises `DatagramRefused`."""
+
+    def receive_datagram(self) -> bytes | None:
+        """None for nothing yet: `Event.DatagramReceived` will follow."""
+
+    def max_datagram_size(self) -> int | None: ...
+    def close(self, code: int, reason: bytes) -> None: ...
+    def paths(self) -> list[dict[str, object]]:
+        """Each path: local and remote address, rtt in seconds, mtu, congestion_window, sent_packets,
+        lost_packets, sent_bytes, received_bytes."""
+
+    def stats(self) -> dict[str, int]:
+        """sent_datagrams, sent_bytes, received_datagrams, received_bytes, sent_packets, lost_packets,
+        lost_bytes, acks_received."""
+
+class Loss:
+    """Why a connection was lost."""
+
+    ClosedByApplication: ClassVar[Loss]
+    ClosedByPeer: ClassVar[Loss]
+    Failed: ClassVar[Loss]
+    TimedOut: ClassVar[Loss]
+    Reset: ClassVar[Loss]
+    NoCommonVersion: ClassVar[Loss]
+
+class Event:
+    """What happened. Each is an instance of one of the classes inside this one."""
+
+    class Connected(Event):
+        connection: int
+        accepted: bool
+        peer: bytes | None
+        alpn: bytes
+
+    class Lost(Event):
+        connection: int
+        loss: Loss
+        code: int
+        reason: str
+
+    class Opened(Event):
+        connection: int
+        stream: int
+
+    class Readable(Event):
+        connection: int
+        stream: int
+
+    class Writable(Event):
+        connection: int
+        stream: int
+
+    class Finished(Event):
+        connection: int
+        stream: int
+
+    class Stopped(Event):
+        connection: int
+        stream: int
+        code: int
+
+    class StreamsAvailable(Event):
+        connection: int
+        unidirectional: bool
+
+    class DatagramReceived(Event):
+        connection: int
+
+    class DatagramsUnblocked(Event):
+        connection: int
+
+    class Drained(Event):
+        connection: int
+
+    class Packet(Event):
+        data: bytes
+        source: Address
+        destination: Address

@@ -1,0 +1,37 @@
+"""Settings of an endpoint's connections."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TransportConfig:
+    """How connections behave. The defaults suit file transfer as well as small messages.
+
+    idle_timeout: seconds of silence after which a connection is lost; the smaller of both sides' counts.
+    keep_alive: seconds after which an idle connection sends a ping, which also keeps NAT bindings open
+        (RFC 4787 §4.3 lets them expire after two minutes, many do after thirty seconds); a third of
+        `idle_timeout`, and at most 15, by default.
+    stream_window: bytes the peer may be ahead of what has arrived in one stream; bounds its rate at
+        stream_window / round-trip time.
+    connection_window: bytes that may wait unread in all streams of a connection together.
+    send_window: bytes that may wait for acknowledgement before `write` waits.
+    max_streams: streams of each kind that the peer may have open at once.
+    datagram_buffer: bytes of datagrams kept in each direction; 0 refuses datagrams.
+    qlog_dir: an existing folder in which each connection writes a qlog file.
+    """
+
+    idle_timeout: float = 30.0
+    keep_alive: float | None = field(default=None)
+    stream_window: int = 16 << 20
+    connection_window: int = 32 << 20
+    send_window: int = 16 << 20
+    max_streams: int = 256
+    datagram_buffer: int = 1 << 20
+    qlog_dir: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_alive is None:
+            object.__setattr__(self, "keep_alive", min(self.idle_timeout / 3, 15.0))

@@ -1,0 +1,336 @@
+"""A QUIC connection to a peer, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import ipaddress
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+from weakref import WeakValueDictionary
+
+from quice import _native
+from quice._native import Event, Loss
+from quice.errors import (
+    ConnectionClosedError,
+    DatagramError,
+    Error,
+    IdleTimeoutError,
+    LocallyClosedError,
+    PeerClosedError,
+    PeerRestartedError,
+    ProtocolError,
+)
+from quice.identity import PeerId
+from quice.stream import Stream
+from quice.wire import Address
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from quice.ice.agent import Report
+
+
+class PathKind(str, enum.Enum):
+    """What lies between the two ends of a path."""
+
+    DIRECT = "direct"
+    LAN = "lan"
+    RELAY = "relay"
+
+    @classmethod
+    def of(cls, remote: Address) -> PathKind:
+        """The kind of a path without a relay, by the peer's address: `LAN` when it is not a global one."""
+        return cls.DIRECT if ipaddress.ip_address(remote.host.partition("%")[0]).is_global else cls.LAN
+
+
+@dataclass(frozen=True)
+class Path:
+    """One network path of a connection, as it is now. Times in seconds, sizes in bytes.
+
+    `local` is None until a packet has come back on it.
+    """
+
+    kind: PathKind
+    local: Address | None
+    remote: Address
+    rtt: float
+    mtu: int
+    congestion_window: int
+    sent_packets: int
+    lost_packets: int
+    sent_bytes: int
+    received_bytes: int
+
+
+@dataclass(frozen=True)
+class ConnectionStats:
+    """Counts over a connection's life: datagrams and bytes of UDP payload, packets of QUIC."""
+
+    sent_datagrams: int
+    sent_bytes: int
+    received_datagrams: int
+    received_bytes: int
+    sent_packets: int
+    lost_packets: int
+    lost_bytes: int
+    acks_received: int
+
+
+class Connection:
+    """A connection to a peer who has proven its key. `Endpoint.connect` and `Endpoint.accept` return it.
+
+    It lives until one side closes it, or nothing has been heard for the idle timeout. As an async context
+    manager it closes itself at the end of the block; as an async iterator it yields the streams that the peer
+    opens. Every await can be cancelled.
+    """
+
+    report: Report | None
+    """What the connectivity checks that led here tried and found; None when they were not needed."""
+    connect_seconds: float
+    """From the call of `connect`, or from the peer's offer, to the established connection."""
+
+    def __init__(self, native: _native.Connection, wake: Callable[[], None]) -> None:
+        self._native = native
+        self._wake = wake
+        self._peer: PeerId | None = None
+        self._alpn = ""
+        self._error: Error | None = None
+        # Weak: a stream that nobody holds any more is given up, and takes its engine half with it.
+        self._streams: WeakValueDictionary[int, Stream] = WeakValueDictionary()
+        self._incoming: deque[Stream] = deque()
+        self._changed: list[asyncio.Future[None]] = []
+        self._loop = asyncio.get_running_loop()
+        self._established: asyncio.Future[None] = self._loop.create_future()
+        self._drained = asyncio.Event()
+        self.report = None
+        self.connect_seconds = 0.0
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end, proven by the handshake. Raises `LookupError` for a peer with X.509."""
+        if self._peer is None:
+            raise LookupError("this peer has no PeerId: it speaks X.509, or the handshake is not over")
+        return self._peer
+
+    @property
+    def alpn(self) -> str:
+        """The application protocol agreed on."""
+        return self._alpn
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is over, however that came."""
+        return self._error is not None
+
+    async def open_stream(self, *, unidirectional: bool = False) -> Stream:
+        """Open a stream, waiting while the peer allows no more. The peer learns of it by the first write.
+
+        Raises `ConnectionClosedError`.
+        """
+        while True:
+            self._raise_if_closed()
+            stream_id = self._native.open(unidirectional=unidirectional)
+            if stream_id is not None:
+                return self._stream(stream_id)
+            await self._change()
+
+    async def accept_stream(self) -> Stream:
+        """The next stream the peer opened. Raises `ConnectionClosedError` once the connection is over."""
+        while not self._incoming:
+            self._raise_if_closed()
+            await self._change()
+        return self._incoming.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[Stream]:
+        """The streams the peer opens, until one side closes the connection; other ends raise."""
+        while True:
+            try:
+                yield await self.accept_stream()
+            except (PeerClosedError, LocallyClosedError):
+                return
+
+    def send_datagram(self, data: Buffer) -> bool:
+        """Send a datagram (RFC 9221), which may get lost. Returns False when it was dropped at once, because
+        the buffer is full. Raises `DatagramError` when it is too large, `ConnectionClosedError`."""
+        self._raise_if_closed()
+        try:
+            sent = self._native.send_datagram(data)
+        except _native.DatagramRefused as error:
+            raise DatagramError(str(error)) from None
+        self._wake()
+        return sent
+
+    async def receive_datagram(self) -> bytes:
+        """The next datagram from the peer. Raises `ConnectionClosedError`."""
+        while True:
+            try:
+                datagram = self._native.receive_datagram()
+            except _native.ConnectionGone:
+                datagram = None
+            if datagram is not None:
+                return datagram
+            self._raise_if_closed()
+            await self._change()
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that a datagram may have now; 0 when the peer takes none. Raises `ConnectionClosedError`."""
+        self._raise_if_closed()
+        return self._native.max_datagram_size() or 0
+
+    @property
+    def paths(self) -> list[Path]:
+        """The network paths in use; none once the connection is gone."""
+        try:
+            return [_path(values) for values in self._native.paths()]
+        except _native.ConnectionGone:
+            return []
+
+    @property
+    def stats(self) -> ConnectionStats:
+        """Counts so far. Raises `ConnectionClosedError` once the connection is gone."""
+        try:
+            return ConnectionStats(**self._native.stats())
+        except _native.ConnectionGone:
+            raise self._error or LocallyClosedError() from None
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """Close the connection at once: what the peer has not yet received is lost to it.
+
+        The peer sees `PeerClosedError(code, reason)`; its meaning is the application's. No effect when closed.
+        """
+        if self._error is None:
+            self._native.close(code, reason.encode())
+            self._wake()
+            self._end(LocallyClosedError())
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over, whoever ends it. Never raises what it ended with."""
+        while self._error is None:
+            await self._change()
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _handle(self, event: Event) -> None:
+        """Take in an event of the engine that names this connection."""
+        _HANDLERS[type(event)](self, event)
+
+    def _on_connected(self, event: Event.Connected) -> None:
+        self._peer = PeerId(event.peer) if event.peer is not None else None
+        self._alpn = event.alpn.decode(errors="replace")
+        if not self._established.done():
+            self._established.set_result(None)
+
+    def _on_lost(self, event: Event.Lost) -> None:
+        self._end(_loss_error(event))
+
+    def _on_opened(self, event: Event.Opened) -> None:
+        self._incoming.append(self._stream(event.stream))
+        self._notify()
+
+    def _on_readable(self, event: Event.Readable) -> None:
+        if (stream := self._streams.get(event.stream)) is not None:
+            stream._on_readable()
+
+    def _on_writable(self, event: Event.Writable | Event.Stopped) -> None:
+        if (stream := self._streams.get(event.stream)) is not None:
+            stream._on_writable()
+
+    def _on_finished(self, event: Event.Finished) -> None:
+        """The peer has all of our half; nothing waits for that."""
+
+    def _on_change(self, event: Event) -> None:
+        self._notify()
+
+    def _on_drained(self, event: Event.Drained) -> None:
+        self._handle_closed_endpoint()
+
+    def _handle_closed_endpoint(self) -> None:
+        self._end(LocallyClosedError())
+        self._drained.set()
+
+    def _end(self, error: Error) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        if not self._established.done():
+            self._established.set_exception(error)
+            # Whoever waits sees it; when nobody does, it is no news.
+            self._established.exception()
+        for stream in list(self._streams.values()):
+            stream._on_connection_closed()
+        self._notify()
+
+    def _raise_if_closed(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _stream(self, stream_id: int) -> Stream:
+        stream = self._streams[stream_id] = Stream(self, self._native, stream_id)
+        return stream
+
+    async def _change(self) -> None:
+        """Wait until something about the connection has changed."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._changed.append(waiter)
+        await waiter
+
+    def _notify(self) -> None:
+        waiters, self._changed = self._changed, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def __repr__(self) -> str:
+        state = type(self._error).__name__ if self._error else "open"
+        return f"<Connection {self._native.id & 0xFFFFFFFF} to {self._peer} {state}>"
+
+
+def _loss_error(event: Event.Lost) -> ConnectionClosedError:
+    match event.loss:
+        case Loss.ClosedByApplication:
+            return PeerClosedError(event.code, event.reason)
+        case Loss.TimedOut:
+            return IdleTimeoutError()
+        case Loss.Reset:
+            return PeerRestartedError()
+        case Loss.NoCommonVersion:
+            return ProtocolError("the peer has no QUIC version of ours")
+        case _:
+            return ProtocolError(event.reason)
+
+
+def _path(values: dict[str, object]) -> Path:
+    remote = Address(*cast("tuple[str, int]", values.pop("remote")))
+    local = cast("tuple[str, int] | None", values.pop("local"))
+    return Path(
+        kind=PathKind.of(remote),
+        local=Address(*local) if local is not None else None,
+        remote=remote,
+        **values,  # type: ignore[arg-type]
+    )
+
+
+_HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
+    "dict[type[Event], Callable[[Connection, object], None]]",
+    {
+        Event.Connected: Connection._on_connected,
+        Event.Lost: Connection._on_lost,
+        Event.Opened: Connection._on_opened,
+        Event.Readable: Connection._on_readable,
+        Event.Writable: Connection._on_writable,
+        Event.Stopped: Connection._on_writable,
+        Event.Finished: Connection._on_finished,
+        Event.StreamsAvailable: Connection._on_change,
+        Event.DatagramReceived: Connection._on_change,
+        Event.DatagramsUnblocked: Connection._on_change,
+        Event.Drained: Connection._on_drained,
+    },
+)

@@ -1,0 +1,94 @@
+"""The engine on an event loop: when to pump, and where the events go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from quice import _native
+
+# A timer that is late by less than this is not worth another one.
+_TIMER_SLACK = 0.0005
+
+
+class Pump:
+    """Calls `Engine.pump` when a socket is readable, a timer is due, or `wake` asks for it.
+
+    `dispatch` gets each event, in order, from the event loop; it must not raise.
+    """
+
+    def __init__(self, engine: _native.Engine, dispatch: Callable[[_native.Event], None]) -> None:
+        self._engine = engine
+        self._dispatch = dispatch
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[int] = []
+        self._soon: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._blocked = False
+        self._closed = False
+        self._loop.add_reader(engine.news_fd, self._run)
+
+    def watch(self, descriptor: int) -> None:
+        """Pump whenever this socket of the engine is readable."""
+        self._sockets.append(descriptor)
+        self._loop.add_reader(descriptor, self._run)
+
+    def wake(self) -> None:
+        """Pump in the loop's next turn: there is something to send. Calls until then count once."""
+        if self._soon is None and not self._closed:
+            self._soon = self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self._closed:
+            return
+        events, timeout, more, blocked = self._engine.pump()
+        if timeout is not None:
+            self._wake_in(timeout)
+        for event in events:
+            self._dispatch(event)
+        if more:
+            self.wake()
+        if blocked is not self._blocked:
+            self._watch_writable(blocked)
+
+    def _wake_in(self, seconds: float) -> None:
+        when = self._loop.time() + seconds
+        if self._timer is not None:
+            # A timer that fires early finds nothing to do and sets the next: cheaper than a new one each time.
+            if self._timer.when() <= when + _TIMER_SLACK:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._run()
+
+    def _watch_writable(self, blocked: bool) -> None:
+        self._blocked = blocked
+        for descriptor in self._sockets:
+            if blocked:
+                self._loop.add_writer(descriptor, self._run)
+            else:
+                self._loop.remove_writer(descriptor)
+
+    def flush(self) -> None:
+        """Pump now, while there is something to send."""
+        self._run()
+
+    def close(self) -> None:
+        """Stop pumping and close the engine's sockets. Events that are not dispatched yet are dropped."""
+        if self._closed:
+            return
+        self._closed = True
+        for handle in (self._soon, self._timer):
+            if handle is not None:
+                handle.cancel()
+        for descriptor in self._sockets:
+            self._loop.remove_reader(descriptor)
+            self._loop.remove_writer(descriptor)
+        self._loop.remove_reader(self._engine.news_fd)
+        self._engine.close()
