@@ -1,5 +1,6 @@
 //! One QUIC connection: noq's state machine, its streams' received bytes, and who waits for what.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -73,6 +74,8 @@ pub struct Connection {
     /// In the engine's queue of connections to settle.
     pub queued: bool,
     pub was_connected: bool,
+    /// Where to send from until noq has learnt it from the peer's answers.
+    pub first_local: Option<IpAddr>,
     /// No longer counted among the handshakes under way.
     pub handshake_over: bool,
     pub drained: bool,
@@ -98,6 +101,7 @@ impl Connection {
             deadline: None,
             queued: false,
             was_connected: false,
+            first_local: None,
             handshake_over: false,
             drained: false,
         }

@@ -11,7 +11,7 @@ use noq_proto::{
     ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
     EndpointConfig, FourTuple, Incoming, ServerConfig, Transmit, TransportConfig, VarInt,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
@@ -96,11 +96,13 @@ impl Engine {
         })
     }
 
-    /// Start a handshake. `peer`: the key to be proven, or `name`: the name on the certificate with X.509.
+    /// Start a handshake. `local`: the address to send from, for the system to choose if `None`; `peer`: the
+    /// key to be proven, or `name`: the name on the certificate with X.509.
     pub fn connect(
         &mut self,
         now: Instant,
         remote: SocketAddr,
+        local: Option<IpAddr>,
         peer: Option<&PeerKey>,
         name: &str,
         alpn: Vec<u8>,
@@ -113,7 +115,11 @@ impl Engine {
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         let (handle, quic) = self.endpoint.connect(now, config, remote, &name)?;
-        Ok(self.adopt(handle, quic))
+        let id = self.adopt(handle, quic);
+        if let Some(connection) = self.connection(id) {
+            connection.first_local = local;
+        }
+        Ok(id)
     }
 
     fn adopt(&mut self, handle: ConnectionHandle, quic: noq_proto::Connection) -> u64 {
@@ -258,7 +264,9 @@ impl Engine {
             if self.turn == 0 {
                 connection.collect();
             }
-            if let Some(transmit) = connection.quic.poll_transmit(now, segments, buffer) {
+            let first_local = connection.first_local;
+            if let Some(mut transmit) = connection.quic.poll_transmit(now, segments, buffer) {
+                transmit.src_ip = transmit.src_ip.or(first_local);
                 self.turn += 1;
                 if self.turn >= TURN {
                     self.next_turn(true);

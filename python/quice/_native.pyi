@@ -4,7 +4,7 @@ Nothing here blocks, and nothing needs asyncio. Addresses are `(host, port)`; a 
 zone. Bytes go in by the buffer protocol. Stream ids are those of RFC 9000 §2.1.
 """
 
-
+import os
 from typing import ClassVar, Protocol
 
 from typing_extensions import Buffer
@@ -29,7 +29,7 @@ class Settings(Protocol):
     @property
     def datagram_buffer(self) -> int: ...
     @property
-    def qlog_dir(self) -> str | None: ...
+    def qlog_dir(self) -> str | os.PathLike[str] | None: ...
 
 class StreamReset(Exception):  # noqa: N818
     """The peer reset the stream; `args[0]` is its code."""
@@ -81,9 +81,16 @@ class Engine:
         the caller's clock); whether to pump again at once; whether to pump when the sockets are writable."""
 
     def connect(
-        self, remote: Address, alpn: bytes, *, peer: bytes | None = None, name: str = ""
+        self,
+        remote: Address,
+        alpn: bytes,
+        *,
+        peer: bytes | None = None,
+        name: str = "",
+        local: str | None = None,
     ) -> Connection:
-        """Start a handshake with the holder of the key `peer` or, with X.509, of a certificate for `name`.
+        """Start a handshake with the holder of the key `peer` or, with X.509, of a certificate for `name`,
+        sending from the address `local` until an answer shows another.
         Raises `OSError` when it can't begin, `ValueError` for a host that is no IP address."""
 
     def connection(self, id: int) -> Connection:  # noqa: A002

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from quice.ice.agent import Report
 
 
+# RFC 1918 §3 and RFC 4193 §3.
+_PRIVATE = [ipaddress.ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")]
+
+
 class PathKind(str, enum.Enum):
     """What lies between the two ends of a path."""
 
@@ -42,8 +46,10 @@ class PathKind(str, enum.Enum):
 
     @classmethod
     def of(cls, remote: Address) -> PathKind:
-        """The kind of a path without a relay, by the peer's address: `LAN` when it is not a global one."""
-        return cls.DIRECT if ipaddress.ip_address(remote.host.partition("%")[0]).is_global else cls.LAN
+        """The kind of a path without a relay, by the peer's address: `LAN` for one of a private network."""
+        ip = ipaddress.ip_address(remote.host.partition("%")[0])
+        local = ip.is_loopback or ip.is_link_local or any(ip in network for network in _PRIVATE)
+        return cls.LAN if local else cls.DIRECT
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Generator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from quice import _native
 from quice._native import Event
@@ -23,13 +23,15 @@ from quice.errors import (
     IdleTimeoutError,
     NoServerError,
 )
+from quice.ice import Base, Role
 from quice.identity import Identity, PeerId
 from quice.network import local_addresses
 from quice.pump import Pump
-from quice.wire import Address
-
-if TYPE_CHECKING:
-    from quice.ice.agent import Report
+from quice.session import Session
+from quice.signal.interface import Signalling
+from quice.signal.messages import VERSION, Offer, Refuse, RefuseReason
+from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.wire import Address, Transmit
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ _BACKLOG = 1024
 # How long closing waits for connections to drain: three times a slow path's probe timeout (RFC 9000 §10.2).
 _DRAIN_TIMEOUT = 2.0
 _REFUSED = 0x71
+# How long a session that a peer began goes on after its pair is chosen: the handshake follows at once.
+_RESPOND_TIMEOUT = 10.0
+_MAX_SESSIONS = 64
 
 
 class Endpoint:
@@ -69,10 +74,13 @@ class Endpoint:
         self._port = port
         self._connections: dict[int, Connection] = {}
         self._accepted: asyncio.Queue[Connection | None] = asyncio.Queue(_BACKLOG)
-        self._engine = _native.Engine(
-            credentials, [alpn.encode() for alpn in alpns], config, sockets=True
-        )
+        self._engine = _native.Engine(credentials, [alpn.encode() for alpn in alpns], config, sockets=True)
         self._bound: list[Address] = []
+        self._alpns = tuple(alpns)
+        self._rendezvous: RendezvousClient | None = None
+        self._sessions: set[Session] = set()
+        self._responding: dict[PeerId, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @classmethod
@@ -111,15 +119,7 @@ class Endpoint:
     @property
     def addresses(self) -> list[Address]:
         """The local addresses of this endpoint: one for each usable address of the machine."""
-        addresses: list[Address] = []
-        for bound in self._bound:
-            if bound.host in _WILDCARDS:
-                family = bound.ip.version
-                hosts = [local.host for local in local_addresses() if local.ip.version == family]
-                addresses += [Address(host, bound.port) for host in hosts]
-            else:
-                addresses.append(bound)
-        return addresses
+        return [base.address for base in self.bases]
 
     @property
     def port(self) -> int:
@@ -134,15 +134,100 @@ class Endpoint:
         timeout: seconds until it gives up. Raises a `ConnectError`: `ConnectTimeoutError`, `HandshakeError`
         when it is not the peer who answers or it does not speak `alpn`, `PeerUnreachableError` when the server
         does not know the peer, `NoPathError` when no candidates reach each other; and `NoServerError`.
+        `ValueError` for a peer that is this endpoint itself.
         """
         self._raise_if_closed()
-        if address is None:
-            raise NoServerError
+        if peer == self.peer:
+            raise ValueError("this endpoint is the peer itself")
         started = time.monotonic()
-        connection = self._begin(peer, alpn, address)
-        await self._establish(connection, timeout)
+        if address is not None:
+            connection = self._begin(peer, alpn, address)
+            await self._establish(connection, timeout)
+        elif self._rendezvous is not None:
+            connection = await self._reach(peer, alpn, self._rendezvous.open(peer), timeout)
+        else:
+            raise NoServerError
         connection.connect_seconds = time.monotonic() - started
         return connection
+
+    async def _reach(self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float) -> Connection:
+        """Connect by candidates, and QUIC on the first pair of them that works."""
+        started = time.monotonic()
+        async with self._session(Role.CONTROLLING, signalling) as session:
+            try:
+                pair = await asyncio.wait_for(session.initiate(alpn), timeout)
+            except asyncio.TimeoutError:
+                raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
+            connection = self._begin(peer, alpn, pair.remote.address, pair.base.host)
+            await self._establish(connection, max(0.0, timeout - (time.monotonic() - started)))
+            connection.report = session.report
+            return connection
+
+    @contextlib.asynccontextmanager
+    async def _session(self, role: Role, signalling: Signalling) -> AsyncIterator[Session]:
+        servers = self._rendezvous.stun_servers if self._rendezvous is not None else ()
+        session = Session(role, self, servers, signalling)
+        self._sessions.add(session)
+        try:
+            yield session
+        finally:
+            self._sessions.discard(session)
+            await session.close()
+
+    @property
+    def bases(self) -> list[Base]:
+        """The local addresses that candidates are gathered from, with their interfaces."""
+        bases: list[Base] = []
+        for bound in self._bound:
+            if bound.host not in _WILDCARDS:
+                bases.append(Base(bound))
+                continue
+            family = bound.ip.version
+            local = [local for local in local_addresses() if local.ip.version == family]
+            bases += [Base(Address(address.host, bound.port), address.interface) for address in local]
+        return bases
+
+    def send(self, transmit: Transmit) -> None:
+        """Send a datagram that is not QUIC from this endpoint's port. It may get lost."""
+        if not self._closed:
+            source = transmit.source.host if transmit.source is not None else None
+            self._engine.send(transmit.data, transmit.destination, source)
+
+    def _on_session(self, signalling: RendezvousSignalling) -> None:
+        task = asyncio.create_task(self._respond(signalling), name="quice session")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _respond(self, signalling: RendezvousSignalling) -> None:
+        """Take part in a session that a peer began, until it has connected or its time is over."""
+        try:
+            offer = await signalling.receive()
+            if not isinstance(offer, Offer):
+                return
+            if (refusal := self._refusal(offer)) is not None:
+                await signalling.send(refusal)
+                return
+            async with self._session(Role.CONTROLLED, signalling) as session:
+                self._responding[signalling.peer] = session
+                try:
+                    await session.respond(offer)
+                    await asyncio.sleep(_RESPOND_TIMEOUT)
+                finally:
+                    if self._responding.get(signalling.peer) is session:
+                        del self._responding[signalling.peer]
+        except ConnectError as error:
+            logger.info("a peer's offer came to nothing: %s", error)
+        finally:
+            await signalling.close()
+
+    def _refusal(self, offer: Offer) -> Refuse | None:
+        if offer.version != VERSION:
+            return Refuse(reason=RefuseReason.VERSION)
+        if offer.alpn not in self._alpns:
+            return Refuse(reason=RefuseReason.ALPN)
+        if self._closed or len(self._sessions) >= _MAX_SESSIONS:
+            return Refuse(reason=RefuseReason.BUSY)
+        return None
 
     async def accept(self) -> Connection:
         """The next connection that a peer made to this endpoint. Raises `EndpointClosedError`."""
@@ -166,6 +251,11 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
+        if self._rendezvous is not None:
+            await self._rendezvous.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         connections = list(self._connections.values())
         try:
             for connection in connections:
@@ -187,6 +277,10 @@ class Endpoint:
         self._pump = Pump(self._engine, self._dispatch)
         try:
             self._bind_sockets()
+            if self._server is not None:
+                rendezvous = RendezvousClient(self._server, self.identity, self._on_session)
+                await rendezvous.start()
+                self._rendezvous = rendezvous
         except BaseException:
             self._closed = True
             self._pump.close()
@@ -210,9 +304,9 @@ class Endpoint:
         self._bound.append(Address(*address))
         self._pump.watch(descriptor)
 
-    def _begin(self, peer: PeerId, alpn: str, address: Address) -> Connection:
+    def _begin(self, peer: PeerId, alpn: str, address: Address, local: str | None = None) -> Connection:
         try:
-            native = self._engine.connect(address, alpn.encode(), peer=peer.key)
+            native = self._engine.connect(address, alpn.encode(), peer=peer.key, local=local)
         except OSError as error:
             raise HandshakeError(str(error)) from error
         connection = self._connections[native.id] = Connection(native, self._pump.wake)
@@ -254,10 +348,15 @@ class Endpoint:
         if self._closed or self._accepted.full():
             connection.close(_REFUSED, "too many connections wait to be accepted")
         else:
+            session = self._responding.get(connection.peer) if connection._peer is not None else None
+            connection.report = session.report if session is not None else None
             self._accepted.put_nowait(connection)
 
     def _on_packet(self, event: Event.Packet) -> None:
-        """A STUN message: nobody here waits for one."""
+        source, destination = Address(*event.source), Address(*event.destination)
+        for session in list(self._sessions):
+            if session.receive(event.data, source, destination):
+                return
 
     def _raise_if_closed(self) -> None:
         if self._closed:

@@ -36,7 +36,9 @@ class BindError(Error):
     """The local address could not be bound."""
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"cannot bind {address}: {reason}. Choose another port, or 0 to let the system choose")
+        super().__init__(
+            f"cannot bind {address}: {reason}. Choose another port, or 0 to let the system choose"
+        )
 
 
 class NoServerError(Error):
@@ -168,3 +170,44 @@ class DatagramError(Error):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason}. Connection.max_datagram_size tells what fits; streams take anything")
+
+
+class SignallingError(ConnectError):
+    """Messages to the peer can't be exchanged. The base of the ways in which that fails."""
+
+
+class SignallingClosedError(SignallingError):
+    """The session was ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the signalling session is over. Begin a new one by connecting again")
+
+
+class ServerUnreachableError(SignallingError):
+    """The rendezvous server can't be reached, or does not do its work."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"the rendezvous server {url} can't be reached: {reason}. Check the URL (ws:// or wss://) and that "
+            "`quice serve` runs there"
+        )
+
+
+class PeerUnreachableError(SignallingError):
+    """The rendezvous server does not know the peer."""
+
+    def __init__(self, peer: str) -> None:
+        super().__init__(
+            f"the peer {peer} is not registered with the rendezvous server. Check that it runs, and names the "
+            "same server"
+        )
+
+
+class RefusedError(ConnectError):
+    """The peer refused to connect."""
+
+    def __init__(self, reason: str, text: str = "") -> None:
+        super().__init__(
+            f"the peer refused ({reason}){': ' + text if text else ''}. Check that both sides run the same "
+            "application"
+        )

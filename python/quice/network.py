@@ -33,4 +33,8 @@ def _host(ip: ifaddr.IP) -> str:
     if isinstance(ip.ip, str):
         return ip.ip
     host, _, scope = ip.ip
-    return f"{host}%{ip.nice_name}" if scope and ipaddress.ip_address(host.partition("%")[0]).is_link_local else host
+    return (
+        f"{host}%{ip.nice_name}"
+        if scope and ipaddress.ip_address(host.partition("%")[0]).is_link_local
+        else host
+    )

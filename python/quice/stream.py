@@ -225,10 +225,11 @@ class Stream:
 
     def __del__(self) -> None:
         # Nobody can read or write any more: what was written counts as all, what comes is not wanted.
-        for act in (lambda: self._native.finish(self.id), lambda: self._native.stop(self.id, 0)):
-            with contextlib.suppress(Exception):
-                act()
-                self.connection._wake()
+        with contextlib.suppress(Exception):
+            self._native.finish(self.id)
+        with contextlib.suppress(Exception):
+            self._native.stop(self.id, 0)
+        self.connection._wake()
 
     def __repr__(self) -> str:
         return f"<Stream {self.id}>"

@@ -24,6 +24,10 @@ pub fn parse((host, port): &HostPort) -> PyResult<SocketAddr> {
     }
 }
 
+pub fn host_ip(host: &str) -> PyResult<IpAddr> {
+    parse(&(host.to_owned(), 0)).map(|address| address.ip())
+}
+
 pub fn text(address: SocketAddr) -> HostPort {
     let host = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => with_zone(*v6.ip(), v6.scope_id()),

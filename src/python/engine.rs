@@ -1,6 +1,5 @@
 //! `quice._native.Engine`: an endpoint's QUIC, on sockets or in memory.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::address::{HostPort, parse, text};
+use super::address::{HostPort, host_ip, parse, text};
 use super::buffer::Buffer;
 use super::config::{PyCredentials, Settings};
 use super::connection::PyConnection;
@@ -106,20 +105,22 @@ impl PyEngine {
     }
 
     /// Start a connection; the handshake goes out with the next pump.
-    #[pyo3(signature = (remote, alpn, *, peer=None, name=""))]
+    #[pyo3(signature = (remote, alpn, *, peer=None, name="", local=None))]
     fn connect(
         &self,
         remote: HostPort,
         alpn: Vec<u8>,
         peer: Option<[u8; 32]>,
         name: &str,
+        local: Option<&str>,
     ) -> PyResult<PyConnection> {
         let remote = parse(&remote)?;
+        let local = local.map(host_ip).transpose()?;
         let mut state = self.driver.lock();
         let now = state.now();
         let id = state
             .engine
-            .connect(now, remote, peer.as_ref(), name, alpn)
+            .connect(now, remote, local, peer.as_ref(), name, alpn)
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
         drop(state);
         Ok(PyConnection::new(self.driver.clone(), id))
@@ -139,9 +140,7 @@ impl PyEngine {
         source: Option<&str>,
     ) -> PyResult<()> {
         let destination = parse(&destination)?;
-        let source = source
-            .map(|host| parse(&(host.to_owned(), 0)).map(|address| address.ip()))
-            .transpose()?;
+        let source = source.map(host_ip).transpose()?;
         let data = Buffer::readable(data)?;
         self.driver.lock().send(data.bytes(), source, destination);
         Ok(())
@@ -156,7 +155,7 @@ impl PyEngine {
         now: f64,
     ) -> PyResult<()> {
         let source = parse(&source)?;
-        let destination: IpAddr = parse(&(destination.to_owned(), 0))?.ip();
+        let destination = host_ip(destination)?;
         let time = self.time(now)?;
         let data = Buffer::readable(data)?;
         let mut state = self.driver.lock();

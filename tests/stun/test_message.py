@@ -19,7 +19,9 @@ ADDRESSES = st.builds(
 ALGORITHMS = st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=9)), max_size=3).map(tuple)
 VALUES: dict[type[Attribute], st.SearchStrategy[Attribute]] = {
     a.ErrorCode: st.builds(a.ErrorCode, st.integers(300, 699), st.text(max_size=40)),
-    a.UnknownAttributes: st.builds(a.UnknownAttributes, st.lists(st.integers(0, 65535), max_size=5).map(tuple)),
+    a.UnknownAttributes: st.builds(
+        a.UnknownAttributes, st.lists(st.integers(0, 65535), max_size=5).map(tuple)
+    ),
     a.ChangeRequest: st.builds(a.ChangeRequest, st.booleans(), st.booleans()),
     a.PasswordAlgorithms: st.builds(a.PasswordAlgorithms, ALGORITHMS),
     a.PasswordAlgorithmChoice: st.builds(
@@ -92,7 +94,7 @@ def test_noise_and_mutations_raise_nothing_but_decode_errors() -> None:
             data[2:4] = (len(data) - 20).to_bytes(2, "big")
         # Without a FINGERPRINT behind it, a mutated attribute gets as far as its own decoder.
         try:
-            Message.decode(bytes(data[: rng.choice((len(data), len(data), rng.randrange(len(data)))) ]))
+            Message.decode(bytes(data[: rng.choice((len(data), len(data), rng.randrange(len(data))))]))
             decoded += 1
         except StunDecodeError:
             pass

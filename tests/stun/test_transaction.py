@@ -118,8 +118,6 @@ def test_rfc8489_9_2_5_wrong_credentials_are_not_tried_again() -> None:
 def test_rfc8489_9_2_5_a_bid_down_of_the_password_algorithm_is_refused() -> None:
     transaction = begin(LongTerm("user", "secret"))
     (request,) = sent(transaction)
-    stripped = answer(
-        request, Kind.ERROR, ErrorCode(401), Realm("example.org"), Nonce(b"obMatJos2gAAAone")
-    )
+    stripped = answer(request, Kind.ERROR, ErrorCode(401), Realm("example.org"), Nonce(b"obMatJos2gAAAone"))
     transaction.receive(stripped, SERVER, LOCAL, 0.1)
     assert isinstance(outcome(transaction), Refused)

@@ -109,7 +109,10 @@ class LongTerm:
             # §9.2.5: a bid-down attack removes the list but can't change the nonce.
             return None
         renewed = replace(
-            self, realm=realm.value if realm is not None else self.realm, nonce=nonce.value, algorithms=algorithms
+            self,
+            realm=realm.value if realm is not None else self.realm,
+            nonce=nonce.value,
+            algorithms=algorithms,
         )
         return renewed if renewed.realm and renewed != self else None
 

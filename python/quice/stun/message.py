@@ -96,7 +96,7 @@ class Message:
         """The first attribute of this class, or None."""
         for attribute in self.attributes:
             if type(attribute) is kind:
-                return attribute  # type: ignore[return-value]
+                return attribute
         return None
 
     @property
@@ -136,7 +136,9 @@ class Message:
         data = b"".join(parts)
         if key is not None:
             kind, digest = (
-                (MessageIntegritySha256.TYPE, hashlib.sha256) if sha256 else (MessageIntegrity.TYPE, hashlib.sha1)
+                (MessageIntegritySha256.TYPE, hashlib.sha256)
+                if sha256
+                else (MessageIntegrity.TYPE, hashlib.sha1)
             )
             data = _with_length(data, len(data) + 4 + digest().digest_size)
             value = hmac.digest(key, data, digest)
@@ -189,7 +191,14 @@ class Message:
             elif number < _COMPREHENSION_OPTIONAL:
                 unknown.append(number)
         return cls(
-            *pair, transaction_id, tuple(attributes), tuple(unknown), has_fingerprint, data, sha1_at, sha256_at
+            *pair,
+            transaction_id,
+            tuple(attributes),
+            tuple(unknown),
+            has_fingerprint,
+            data,
+            sha1_at,
+            sha256_at,
         )
 
 

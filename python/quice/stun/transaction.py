@@ -88,7 +88,9 @@ class ClientTransaction:
             key = credentials.key
         message = Message(self._method, Kind.REQUEST, self.transaction_id, attributes)
         self._key = key
-        self._request = message.encode(key, sha256=isinstance(credentials, LongTerm) and bool(credentials.algorithms))
+        self._request = message.encode(
+            key, sha256=isinstance(credentials, LongTerm) and bool(credentials.algorithms)
+        )
         self._sent = 0
         self._wait = self._rto
         self._deadline = now

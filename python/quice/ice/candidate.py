@@ -1,0 +1,82 @@
+"""Candidates: the addresses at which a peer might be reached (RFC 8445 §5.1)."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import ipaddress
+
+import msgspec
+
+from quice.wire import Address
+
+COMPONENT = 1
+"""QUIC is one component: one port for everything (RFC 8445 §13, draft-perkins-quic-p2p-mux §3.1)."""
+
+
+class CandidateKind(str, enum.Enum):
+    """Where a candidate comes from, in the spelling of SDP (RFC 8839 §5.1)."""
+
+    HOST = "host"
+    SERVER_REFLEXIVE = "srflx"
+    PEER_REFLEXIVE = "prflx"
+    RELAYED = "relay"
+
+
+# RFC 8445 §5.1.2.2: the recommended type preferences.
+_TYPE_PREFERENCE = {
+    CandidateKind.HOST: 126,
+    CandidateKind.PEER_REFLEXIVE: 110,
+    CandidateKind.SERVER_REFLEXIVE: 100,
+    CandidateKind.RELAYED: 0,
+}
+MAX_LOCAL_PREFERENCE = 65535
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """An address of an agent, with what the other side needs to know of it.
+
+    `base`, the local address that is sent from, is known for our own candidates alone.
+    """
+
+    kind: CandidateKind
+    address: Address
+    priority: int
+    foundation: str
+    component: int = COMPONENT
+    related_address: Address | None = None
+    base: Address | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.address}"
+
+
+def priority(kind: CandidateKind, local_preference: int) -> int:
+    """A candidate's priority (§5.1.2.1); `local_preference` is from 0 to 65535, the best highest."""
+    return _TYPE_PREFERENCE[kind] << 24 | local_preference << 8 | 256 - COMPONENT
+
+
+def foundation(kind: CandidateKind, base: str, server: str = "") -> str:
+    """Equal for candidates of one kind, base address, server and transport (§5.1.1.3): 8 ice-chars."""
+    return hashlib.sha256(f"{kind.value} {base} {server} udp".encode()).hexdigest()[:8]
+
+
+def can_pair(local: Address, remote: Address) -> bool:
+    """Whether a datagram may go from one address to the other: same family and scope, and a single host.
+
+    A peer names addresses freely. What could only reach ourselves or many is never sent to.
+    """
+    here, there = _ip(local), _ip(remote)
+    return (
+        here.version == there.version
+        and remote.port != 0
+        and not (there.is_multicast or there.is_unspecified)
+        and str(there) != "255.255.255.255"
+        and here.is_loopback == there.is_loopback
+        # RFC 8445 §6.1.2.2: link-local addresses pair with each other alone, and on one link.
+        and (here.version == 4 or here.is_link_local == there.is_link_local)
+    )
+
+
+def _ip(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(address.host.partition("%")[0])

@@ -1,0 +1,118 @@
+"""The rendezvous: peers register by proving their key, and messages go between them by PeerId."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+
+from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.exceptions import ConnectionClosed
+
+from quice.identity import PeerId
+from quice.signal import protocol
+from quice.signal.protocol import (
+    Challenge,
+    Deliver,
+    Delivered,
+    ProtocolDecodeError,
+    Refused,
+    Register,
+    Registered,
+    ToPeer,
+    Undeliverable,
+)
+
+logger = logging.getLogger(__name__)
+
+_REGISTER_TIMEOUT = 10.0
+"""Seconds a connection may take to register."""
+_RATE = 100.0
+_BURST = 400.0
+"""Messages a second, and at once, that one peer may send; a faster one waits."""
+_MAX_BUFFER = 256 << 10
+"""Bytes that wait to be read by one peer; beyond that nothing more is delivered to it."""
+
+
+class Rendezvous:
+    """The peers that are here. One instance serves all WebSocket connections of a process."""
+
+    def __init__(self, stun_port: int) -> None:
+        """`stun_port`: what peers are told of the STUN service; 0 for none."""
+        self._stun_port = stun_port
+        self._peers: dict[PeerId, ServerConnection] = {}
+
+    def __len__(self) -> int:
+        """How many peers are registered."""
+        return len(self._peers)
+
+    async def serve(self, connection: ServerConnection) -> None:
+        """Serve one WebSocket connection to its end."""
+        try:
+            peer = await asyncio.wait_for(self._register(connection), _REGISTER_TIMEOUT)
+        except (ProtocolDecodeError, asyncio.TimeoutError) as error:
+            await self._refuse(connection, str(error) or "no registration came in time")
+            return
+        except ConnectionClosed:
+            return
+        previous, self._peers[peer] = self._peers.get(peer), connection
+        try:
+            if previous is not None:
+                # Whoever proves the key is the peer; a stale connection must not keep it from being reached.
+                asyncio.ensure_future(previous.close(4000, "registered again"))  # noqa: RUF006 - ends by itself
+            self._send(connection, Registered(stun_port=self._stun_port))
+            await self._forward(peer, connection)
+        except ProtocolDecodeError as error:
+            await self._refuse(connection, str(error))
+        except ConnectionClosed:
+            pass
+        finally:
+            if self._peers.get(peer) is connection:
+                del self._peers[peer]
+
+    async def _register(self, connection: ServerConnection) -> PeerId:
+        nonce = secrets.token_bytes(32)
+        self._send(connection, Challenge(version=protocol.VERSION, nonce=nonce))
+        register = protocol.decode_to_server(await connection.recv())
+        if not isinstance(register, Register) or register.version != protocol.VERSION:
+            raise ProtocolDecodeError(
+                f"version {protocol.VERSION} of the protocol begins with a registration"
+            )
+        if len(register.peer) != 32:
+            raise ProtocolDecodeError("a peer's key has 32 bytes")
+        peer = PeerId(register.peer)
+        if not peer.verify(register.signature, protocol.signed_text(nonce, peer)):
+            raise ProtocolDecodeError("the signature is wrong")
+        return peer
+
+    async def _forward(self, peer: PeerId, connection: ServerConnection) -> None:
+        loop = asyncio.get_running_loop()
+        allowance, last = _BURST, loop.time()
+        async for frame in connection:
+            message = protocol.decode_to_server(frame)
+            if not isinstance(message, Deliver):
+                raise ProtocolDecodeError("registered already")
+            now = loop.time()
+            allowance, last = min(_BURST, allowance + (now - last) * _RATE), now
+            if allowance < 1:
+                await asyncio.sleep((1 - allowance) / _RATE)
+            allowance -= 1
+            self._deliver(peer, message)
+
+    def _deliver(self, sender: PeerId, message: Deliver) -> None:
+        receiver = self._peers.get(PeerId(message.to))
+        if receiver is None or receiver.transport.get_write_buffer_size() > _MAX_BUFFER:
+            back = self._peers.get(sender)
+            if back is not None:
+                self._send(back, Undeliverable(to=message.to, session=message.session))
+            return
+        self._send(receiver, Delivered(sender=sender.key, session=message.session, body=message.body))
+
+    def _send(self, connection: ServerConnection, message: ToPeer) -> None:
+        # Without waiting for a slow reader: `_deliver` looks at its buffer instead.
+        broadcast([connection], protocol.encode(message))
+
+    async def _refuse(self, connection: ServerConnection, text: str) -> None:
+        logger.debug("refused: %s", text)
+        self._send(connection, Refused(text=text))
+        await connection.close(4001, text[:100])

@@ -1,0 +1,71 @@
+"""A STUN server: it tells who asks which address they come from (RFC 8489 §6.3.1, §12)."""
+
+from __future__ import annotations
+
+from quice import _native
+from quice.config import TransportConfig
+from quice.errors import BindError
+from quice.identity import Identity
+from quice.pump import Pump
+from quice.stun.attributes import ErrorCode, StunDecodeError, UnknownAttributes, XorMappedAddress
+from quice.stun.message import Kind, Message, Method
+from quice.wire import Address
+
+
+def answer(data: bytes, source: Address) -> bytes | None:
+    """The response to a datagram from `source`, or None when it gets none.
+
+    A response is at most 52 bytes longer than its request: no lever for attacks on a forged source.
+    """
+    try:
+        request = Message.decode(data)
+    except StunDecodeError:
+        return None
+    if request.method is not Method.BINDING or request.kind is not Kind.REQUEST:
+        return None
+    if request.unknown_required:
+        refusal = (ErrorCode(420, "Unknown Attribute"), UnknownAttributes(request.unknown_required[:4]))
+        response = Message(Method.BINDING, Kind.ERROR, request.transaction_id, refusal)
+    else:
+        mapped = (XorMappedAddress(source),)
+        response = Message(Method.BINDING, Kind.SUCCESS, request.transaction_id, mapped)
+    return response.encode(fingerprint=request.has_fingerprint)
+
+
+class StunServer:
+    """Answers on a UDP port of every interface, each time from the address that was asked.
+
+    The engine's sockets know which address that was, on a host with several; that is why they are used here.
+    """
+
+    def __init__(self) -> None:
+        credentials = _native.Credentials.raw_key(Identity.generate().secret_key)
+        self._engine = _native.Engine(credentials, [], TransportConfig(), sockets=True)
+        self._pump = Pump(self._engine, self._on_event)
+        self.port = 0
+
+    def bind(self, hosts: list[str], port: int) -> None:
+        """Serve on these local addresses. Raises `BindError` when none of them can be bound."""
+        failure: OSError | None = None
+        for host in hosts:
+            try:
+                descriptor, address = self._engine.bind(host, port)
+            except OSError as error:
+                failure = error
+                continue
+            port = self.port = address[1]
+            self._pump.watch(descriptor)
+        if self.port == 0:
+            reason = (failure.strerror or str(failure)) if failure else "no address given"
+            raise BindError(f"the STUN port {port}", reason)
+
+    def close(self) -> None:
+        """Free the port."""
+        self._pump.close()
+
+    def _on_event(self, event: _native.Event) -> None:
+        if isinstance(event, _native.Event.Packet):
+            source = Address(*event.source)
+            response = answer(event.data, source)
+            if response is not None and source.port:
+                self._engine.send(response, source, event.destination[0])

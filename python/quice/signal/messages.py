@@ -1,0 +1,153 @@
+"""What two peers tell each other before they can talk directly (RFC 8445 §5.3, draft-perkins-quic-p2p-mux §3.2).
+
+Messages are msgspec structs, MessagePack on the wire, told apart by their field `type`. The first one of a session,
+the offer, carries the protocol's version. `decode` checks every value: what it returns is safe to use.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+
+import msgspec
+
+from quice.ice.agent import MAX_REMOTE_CANDIDATES
+from quice.ice.candidate import COMPONENT, Candidate
+
+VERSION = 1
+MAX_MESSAGE = 16 << 10
+"""Bytes of one encoded message."""
+_MAX_TEXT = 256
+_MAX_ALPN = 255
+# RFC 8839 §5.4: ice-char, and the lengths of ufrag and pwd; §5.1 for the foundation.
+_UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
+_PWD = re.compile(r"[A-Za-z0-9+/]{22,256}")
+_FOUNDATION = re.compile(r"[A-Za-z0-9+/]{1,32}")
+
+
+class SignalDecodeError(ValueError):
+    """What came is no message of this protocol; the text says why."""
+
+
+class RefuseReason(str, enum.Enum):
+    """Why an offer is refused."""
+
+    VERSION = "version"
+    ALPN = "alpn"
+    BUSY = "busy"
+    DECLINED = "declined"
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    pass
+
+
+class Offer(_Message, frozen=True, kw_only=True, tag="offer"):
+    """The initiating agent opens the session: it will control, and be the QUIC client.
+
+    `candidates` are those known already; more follow as `CandidateFound`, until `EndOfCandidates`.
+    """
+
+    version: int
+    ufrag: str
+    pwd: str
+    alpn: str
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Answer(_Message, frozen=True, kw_only=True, tag="answer"):
+    """The responding agent takes part."""
+
+    ufrag: str
+    pwd: str
+    candidates: tuple[Candidate, ...] = ()
+
+
+class CandidateFound(_Message, frozen=True, kw_only=True, tag="candidate"):
+    """One more candidate (RFC 8838)."""
+
+    candidate: Candidate
+
+
+class EndOfCandidates(_Message, frozen=True, kw_only=True, tag="end-of-candidates"):
+    """There will be no more candidates (RFC 8838 §13)."""
+
+
+class Refuse(_Message, frozen=True, kw_only=True, tag="refuse"):
+    """The responding agent does not take part."""
+
+    reason: RefuseReason
+    text: str = ""
+
+
+class Bye(_Message, frozen=True, kw_only=True, tag="bye"):
+    """The session is over for the sender."""
+
+
+Message = Offer | Answer | CandidateFound | EndOfCandidates | Refuse | Bye
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+
+
+def public(candidate: Candidate) -> Candidate:
+    """The candidate as the peer is told of it: without its base."""
+    return msgspec.structs.replace(candidate, base=None)
+
+
+def encode(message: Message) -> bytes:
+    """The message as bytes."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """Read a message. Raises `SignalDecodeError` for anything that is not a correct one."""
+    if len(data) > MAX_MESSAGE:
+        raise SignalDecodeError(f"a message of {len(data)} bytes; {MAX_MESSAGE} are allowed")
+    try:
+        message: Message = _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SignalDecodeError(f"not a signalling message: {error}") from error
+    match message:
+        case Offer():
+            _check(message.version >= 1, "the version")
+            _check(0 < len(message.alpn.encode("utf-8", "replace")) <= _MAX_ALPN, "the alpn")
+            _check_credentials(message.ufrag, message.pwd)
+            _check_candidates(message.candidates)
+        case Answer():
+            _check_credentials(message.ufrag, message.pwd)
+            _check_candidates(message.candidates)
+        case CandidateFound():
+            _check_candidates((message.candidate,))
+        case Refuse():
+            _check(len(message.text) <= _MAX_TEXT and message.text.isprintable(), "the text")
+        case EndOfCandidates() | Bye():
+            pass
+    return message
+
+
+def _check(correct: bool, what: str) -> None:
+    if not correct:
+        raise SignalDecodeError(f"{what} is not allowed")
+
+
+def _check_credentials(ufrag: str, pwd: str) -> None:
+    _check(_UFRAG.fullmatch(ufrag) is not None, "the ufrag")
+    _check(_PWD.fullmatch(pwd) is not None, "the pwd")
+
+
+def _check_candidates(candidates: tuple[Candidate, ...]) -> None:
+    _check(len(candidates) <= MAX_REMOTE_CANDIDATES, "the number of candidates")
+    for candidate in candidates:
+        _check(_FOUNDATION.fullmatch(candidate.foundation) is not None, "a foundation")
+        _check(0 < candidate.priority < 1 << 31, "a priority")
+        _check(candidate.component == COMPONENT, "a component")
+        _check(candidate.base is None, "a base")
+        for address in (candidate.address, candidate.related_address):
+            if address is not None:
+                _check(0 < address.port < 1 << 16, "a port")
+                try:
+                    ipaddress.ip_address(address.host)
+                except ValueError:
+                    raise SignalDecodeError("an address is no IP address") from None

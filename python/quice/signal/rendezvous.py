@@ -1,0 +1,233 @@
+"""Signalling through a rendezvous server: one WebSocket for all sessions of an endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidURI, WebSocketException
+
+from quice.errors import PeerUnreachableError, ServerUnreachableError, SignallingClosedError
+from quice.identity import Identity, PeerId
+from quice.signal import protocol
+from quice.signal.messages import Message, SignalDecodeError, decode, encode
+from quice.signal.protocol import (
+    SESSION_LENGTH,
+    Challenge,
+    Deliver,
+    Delivered,
+    ProtocolDecodeError,
+    Register,
+    Registered,
+    ToPeer,
+    ToServer,
+    Undeliverable,
+)
+from quice.wire import Address
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT = 10.0
+_BACKOFF = (0.25, 15.0)
+"""Seconds before the first and, doubled each time, at most before a later try to reach the server again."""
+_MAX_SESSIONS = 256
+_MAX_WAITING = 128
+"""Messages of one session that wait to be received."""
+
+Sessions = dict[tuple[PeerId, bytes], "RendezvousSignalling"]
+
+
+class RendezvousSignalling:
+    """One session with one peer, through the server."""
+
+    def __init__(self, client: RendezvousClient, peer: PeerId, session: bytes) -> None:
+        self.peer = peer
+        self._client = client
+        self._session = session
+        self._incoming: asyncio.Queue[Message] = asyncio.Queue(_MAX_WAITING)
+        self._ended: Exception | None = None
+        self._changed = asyncio.Event()
+
+    async def send(self, message: Message) -> None:
+        """See `Signalling`. Raises `ServerUnreachableError` while the server can't be reached."""
+        if self._ended is not None:
+            raise self._ended
+        await self._client._send(Deliver(to=self.peer.key, session=self._session, body=encode(message)))
+
+    async def receive(self) -> Message:
+        """See `Signalling`. Raises `PeerUnreachableError` when the server does not know the peer."""
+        while self._incoming.empty():
+            if self._ended is not None:
+                raise self._ended
+            self._changed.clear()
+            await self._changed.wait()
+        return self._incoming.get_nowait()
+
+    async def close(self) -> None:
+        self._client._sessions.pop((self.peer, self._session), None)
+        self._end(SignallingClosedError())
+
+    def _take(self, message: Message) -> None:
+        if self._incoming.full():
+            self._end(SignallingClosedError())
+        else:
+            self._incoming.put_nowait(message)
+        self._changed.set()
+
+    def _end(self, error: Exception) -> None:
+        if self._ended is None:
+            self._ended = error
+        self._changed.set()
+
+
+class RendezvousClient:
+    """A peer's registration with a rendezvous server, kept up for as long as it lives.
+
+    `on_session` is called with each session that another peer begins with us.
+    """
+
+    def __init__(
+        self, url: str, identity: Identity, on_session: Callable[[RendezvousSignalling], None]
+    ) -> None:
+        self.url = url
+        self.stun_servers: tuple[Address, ...] = ()
+        """The server's STUN service, at each of the addresses that the URL's host has."""
+        self._identity = identity
+        self._on_session = on_session
+        self._sessions: Sessions = {}
+        self._socket: ClientConnection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Register. Raises `ServerUnreachableError` when that fails; later losses are mended quietly."""
+        await self._register()
+        self._keeper = asyncio.create_task(self._keep(), name="quice rendezvous")
+
+    async def close(self) -> None:
+        """Leave the server; all sessions end."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._socket is not None:
+            await self._socket.close()
+        for session in list(self._sessions.values()):
+            await session.close()
+
+    def open(self, peer: PeerId) -> RendezvousSignalling:
+        """Begin a session with a peer; the first message tells it."""
+        session = secrets.token_bytes(SESSION_LENGTH)
+        signalling = self._sessions[peer, session] = RendezvousSignalling(self, peer, session)
+        return signalling
+
+    async def _register(self) -> None:
+        try:
+            # The environment's proxies are for browsing; one that is in the way of the server is not expected.
+            websocket = await connect(
+                self.url,
+                compression=None,
+                proxy=None,
+                max_size=protocol.MAX_FRAME,
+                open_timeout=_CONNECT_TIMEOUT,
+                close_timeout=1.0,
+            )
+        except (OSError, WebSocketException, InvalidURI, ValueError) as error:
+            raise ServerUnreachableError(self.url, str(error)) from error
+        try:
+            await asyncio.wait_for(self._introduce(websocket), _CONNECT_TIMEOUT)
+        except (OSError, WebSocketException, ProtocolDecodeError, asyncio.TimeoutError) as error:
+            await websocket.close()
+            raise ServerUnreachableError(self.url, str(error) or "no answer") from error
+        except BaseException:
+            await websocket.close()
+            raise
+        self._socket = websocket
+
+    async def _introduce(self, websocket: ClientConnection) -> None:
+        challenge = protocol.decode_to_peer(await websocket.recv())
+        if not isinstance(challenge, Challenge) or challenge.version != protocol.VERSION:
+            raise ServerUnreachableError(self.url, "it speaks another version of the protocol")
+        signature = self._identity.sign(protocol.signed_text(challenge.nonce, self._identity.peer))
+        register = Register(version=protocol.VERSION, peer=self._identity.peer.key, signature=signature)
+        await websocket.send(protocol.encode(register))
+        answer = protocol.decode_to_peer(await websocket.recv())
+        if not isinstance(answer, Registered):
+            raise ServerUnreachableError(self.url, "it refused the registration")
+        self.stun_servers = await _addresses(self.url, answer.stun_port)
+
+    async def _keep(self) -> None:
+        """Receive, and register again whenever the server goes away."""
+        delay = _BACKOFF[0]
+        while True:
+            if self._socket is not None:
+                with contextlib.suppress(WebSocketException):
+                    async for frame in self._socket:
+                        delay = _BACKOFF[0]
+                        self._receive(frame)
+                self._socket = None
+                logger.info("the rendezvous server is gone; trying to reach it again")
+            # Jittered, so that all of a server's peers do not come back at the same moment.
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            delay = min(2 * delay, _BACKOFF[1])
+            with contextlib.suppress(ServerUnreachableError):
+                await self._register()
+
+    def _receive(self, frame: bytes | str) -> None:
+        try:
+            message: ToPeer = protocol.decode_to_peer(frame)
+        except ProtocolDecodeError as error:
+            logger.debug("a message of the server that is none: %s", error)
+            return
+        match message:
+            case Delivered():
+                self._deliver(message)
+            case Undeliverable():
+                key = (PeerId(message.to), message.session)
+                if (session := self._sessions.get(key)) is not None:
+                    session._end(PeerUnreachableError(str(session.peer)))
+            case _:
+                logger.debug("unexpected from the server: %s", type(message).__name__)
+
+    def _deliver(self, message: Delivered) -> None:
+        try:
+            sender = PeerId(message.sender)
+            body = decode(message.body)
+        except (SignalDecodeError, ValueError) as error:
+            logger.debug("a message of a peer that is none: %s", error)
+            return
+        session = self._sessions.get((sender, message.session))
+        if session is None:
+            if len(self._sessions) >= _MAX_SESSIONS:
+                return
+            session = self._sessions[sender, message.session] = RendezvousSignalling(
+                self, sender, message.session
+            )
+            session._take(body)
+            self._on_session(session)
+        else:
+            session._take(body)
+
+    async def _send(self, message: ToServer) -> None:
+        if self._socket is None:
+            raise ServerUnreachableError(self.url, "the connection to it is lost")
+        try:
+            await self._socket.send(protocol.encode(message))
+        except WebSocketException as error:
+            raise ServerUnreachableError(self.url, str(error)) from error
+
+
+async def _addresses(url: str, port: int) -> tuple[Address, ...]:
+    host = urlsplit(url).hostname
+    if not host or not port:
+        return ()
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError:
+        return ()
+    return tuple(dict.fromkeys(Address(str(sockaddr[0]), port) for *_, sockaddr in found))
