@@ -1,0 +1,1 @@
+"""Networks of real kernel NATs to test in: see docs/lab.md."""
