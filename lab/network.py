@@ -36,7 +36,9 @@ def available() -> str | None:
     for tool, package in (("ip", "iproute2"), ("nft", "nftables")):
         if subprocess.run(["/bin/sh", "-c", f"command -v {tool}"], capture_output=True).returncode:
             return f"the lab needs `{tool}`: install the package {package}"
-    probe = subprocess.run(["ip", "netns", "add", f"{_PREFIX}-probe-{os.getpid()}"], capture_output=True, text=True)
+    probe = subprocess.run(
+        ["ip", "netns", "add", f"{_PREFIX}-probe-{os.getpid()}"], capture_output=True, text=True
+    )
     if probe.returncode:
         return f"no network namespaces here: {probe.stderr.strip()}"
     subprocess.run(["ip", "netns", "delete", f"{_PREFIX}-probe-{os.getpid()}"], check=True)
@@ -58,7 +60,11 @@ class Host:
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program on this host to its end and return its output; raises when it fails."""
         return subprocess.run(
-            ["ip", "netns", "exec", self.namespace, *command], check=True, capture_output=True, text=True, **options
+            ["ip", "netns", "exec", self.namespace, *command],
+            check=True,
+            capture_output=True,
+            text=True,
+            **options,
         )
 
 
@@ -131,7 +137,9 @@ class Lab:
     def close(self) -> None:
         """Kill what still runs in the lab, and remove it."""
         for name in self._namespaces:
-            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+            pids = subprocess.run(
+                ["ip", "netns", "pids", name], capture_output=True, text=True
+            ).stdout.split()
             if pids:
                 subprocess.run(["kill", "-9", *pids], capture_output=True)
         for name in self._namespaces:

@@ -211,3 +211,58 @@ class RefusedError(ConnectError):
             f"the peer refused ({reason}){': ' + text if text else ''}. Check that both sides run the same "
             "application"
         )
+
+
+class TicketError(Error, ValueError):
+    """A text is not a ticket."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a valid ticket: {reason}. Copy it again, whole, as `quice send` printed it")
+
+
+class TransferError(Error):
+    """Files could not be transferred. The base of the ways in which that fails."""
+
+
+class UnsafePathError(TransferError):
+    """The other side named a file that would not stay in the target folder."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"the sender names a file that is not safe to write: {path[:200]!r} ({reason}). Nothing of it was "
+            "written; ask the sender to rename it"
+        )
+
+
+class TransferProtocolError(TransferError):
+    """The other side does not keep to the transfer protocol."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the other side breaks the transfer protocol: {reason}. Use the same version on both sides"
+        )
+
+
+class DigestError(TransferError):
+    """A file arrived differently than it was sent."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} arrived damaged, or changed while it was sent. It was not stored; receive it again"
+        )
+
+
+class LocalFileError(TransferError):
+    """A file of this side can't be read or written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path}: {reason}. Mend that and run the same command again: it goes on where it was"
+        )
+
+
+class RemoteFileError(TransferError):
+    """The other side can't read or write a file."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"the other side failed: {text}")

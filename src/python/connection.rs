@@ -229,8 +229,8 @@ impl PyConnection {
                 let remote = tuple.remote();
                 let bound = sockets.iter().find(|s| s.is_ipv4() == remote.is_ipv4());
                 let port = bound.map_or(0, |s| s.port());
-                let local: Option<HostPort> =
-                    tuple.local_ip().map(|ip| local_text(ip, port, remote));
+                let local_ip = tuple.local_ip().or(connection.first_local);
+                let local: Option<HostPort> = local_ip.map(|ip| local_text(ip, port, remote));
                 let dict = PyDict::new(py);
                 dict.set_item("local", local)?;
                 dict.set_item("remote", text(remote))?;

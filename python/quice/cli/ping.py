@@ -1,0 +1,89 @@
+"""`quice ping`: is the peer there, by which path, and how far away?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+
+from quice.cli.output import Output
+from quice.cli.runner import IdentityFile, Json, Server, need_server, own_identity, run
+
+_ALPN = "quice-ping/1"
+_PAYLOAD = 32
+
+
+def ping(
+    peer: Annotated[str | None, typer.Argument(metavar="[PEER]", help="A peer id or a ticket.")] = None,
+    count: Annotated[int, typer.Option("--count", "-c", min=1, help="How many pings.")] = 4,
+    interval: Annotated[float, typer.Option(min=0.0, help="Seconds between two.")] = 1.0,
+    identity: IdentityFile = None,
+    server: Server = None,
+    json: Json = False,  # noqa: A002 - the option's name
+) -> None:
+    """Connect to a peer and measure the path. Without PEER: answer pings, until Ctrl-C."""
+    output = Output(json)
+    if peer is None:
+        run(output, _answer(output, need_server(server), identity), interrupted=0)
+    else:
+        run(output, _ping(output, peer, server, count, interval))
+
+
+async def _answer(output: Output, server: str, identity: IdentityFile) -> None:
+    from quice.connection import Connection
+    from quice.endpoint import Endpoint
+    from quice.errors import Error
+    from quice.ticket import Ticket
+
+    async def answer(connection: Connection) -> None:
+        try:
+            async for stream in connection:
+                await stream.write(await stream.readexactly(_PAYLOAD))
+                stream.finish()
+        except (Error, asyncio.IncompleteReadError) as error:
+            output.event("lost", f"lost {connection.peer}", peer=str(connection.peer), message=str(error))
+
+    async with Endpoint.bind(own_identity(identity), server=server, alpns=[_ALPN]) as endpoint:
+        ticket = str(Ticket(endpoint.peer, server))
+        output.event("ticket", f"quice ping {ticket}", ticket=ticket)
+        tasks = set()
+        async for connection in endpoint:
+            output.connected(connection)
+            task = asyncio.create_task(answer(connection))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+
+async def _ping(output: Output, text: str, server: str | None, count: int, interval: float) -> None:
+    from quice.endpoint import Endpoint
+    from quice.identity import PeerId
+    from quice.ticket import Ticket
+
+    if text.startswith("quice"):
+        ticket = Ticket.parse(text)
+        peer, server = ticket.peer, server or ticket.server
+    else:
+        peer = PeerId.parse(text)
+    async with Endpoint.bind(server=need_server(server)) as endpoint:
+        started = time.monotonic()
+        connection = await endpoint.connect(peer, alpn=_ALPN)
+        output.connected(connection)
+        for number in range(1, count + 1):
+            if number > 1:
+                await asyncio.sleep(interval)
+            sent = time.perf_counter()
+            stream = await connection.open_stream()
+            await stream.write(bytes(_PAYLOAD))
+            stream.finish()
+            await stream.readexactly(_PAYLOAD)
+            rtt = (time.perf_counter() - sent) * 1000
+            output.event("pong", f"answer {number} after {rtt:.2f} ms", number=number, rtt_ms=round(rtt, 3))
+        connection.close()
+        output.event(
+            "done",
+            bytes=count * _PAYLOAD,
+            seconds=round(time.monotonic() - started, 6),
+            connect_seconds=round(connection.connect_seconds, 6),
+        )

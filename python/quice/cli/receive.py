@@ -1,0 +1,50 @@
+"""`quice receive`: fetch what a ticket offers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quice.cli.output import Output
+from quice.cli.runner import Json, Server, run
+
+
+def receive(
+    ticket: Annotated[str, typer.Argument(help="What `quice send` printed.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to store in.")] = Path(),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are different.")] = False,
+    server: Server = None,
+    json: Json = False,  # noqa: A002 - the option's name
+) -> None:
+    """Receive files and folders. Run it again after an interruption: it goes on where it was."""
+    output = Output(json)
+    run(output, _receive(output, ticket, out, overwrite, server))
+
+
+async def _receive(output: Output, text: str, out: Path, overwrite: bool, server: str | None) -> None:
+    from quice.endpoint import Endpoint
+    from quice.ticket import Ticket
+    from quice.transfer.messages import ALPN
+    from quice.transfer.receiver import fetch
+
+    ticket = Ticket.parse(text)
+    async with Endpoint.bind(server=server or ticket.server) as endpoint:
+        connection = await endpoint.connect(ticket.peer, alpn=ALPN)
+        output.connected(connection)
+        started = time.monotonic()
+        stream = await connection.open_stream()
+        with output.progress("receiving") as progress:
+            received = await fetch(stream, out, progress, overwrite=overwrite)
+        seconds = time.monotonic() - started
+        connection.close()
+        rate = received.bytes * 8 / seconds / 1e6
+        output.event(
+            "done",
+            f"received {received.bytes:,} bytes in {seconds:.1f} s, {rate:,.0f} Mbit/s",
+            bytes=received.bytes,
+            seconds=round(seconds, 6),
+            connect_seconds=round(connection.connect_seconds, 6),
+        )
