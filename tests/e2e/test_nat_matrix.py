@@ -1,0 +1,44 @@
+"""Two commands behind every pair of kernel NATs."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.matrix import DIRECT, IMPOSSIBLE, attempt
+from lab.nat import Nat
+from lab.network import Lab, available
+from lab.story import serving, two_sites
+
+UNAVAILABLE = available()
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))]
+
+
+@pytest.mark.parametrize(("connecting", "answering"), DIRECT, ids=lambda nat: nat.value)
+def test_a_pair_that_hole_punching_can_serve_goes_direct(connecting: Nat, answering: Nat) -> None:
+    with two_sites(connecting, answering) as (url, one, two):
+        result = attempt(url, one, two)
+    assert result.error is None
+    assert result.path is not None
+    assert result.path["kind"] == "direct"
+
+
+@pytest.mark.parametrize(("connecting", "answering"), IMPOSSIBLE, ids=lambda nat: nat.value)
+def test_a_pair_that_needs_a_relay_ends_in_a_clear_error_within_15_s(connecting: Nat, answering: Nat) -> None:
+    with two_sites(connecting, answering) as (url, one, two):
+        result = attempt(url, one, two)
+    assert result.path is None
+    assert result.error is not None
+    assert result.error["kind"] == "no_path"
+    assert result.seconds < 15
+
+
+def test_two_hosts_behind_one_nat_connect_inside_it() -> None:
+    with Lab() as lab:
+        server = lab.server()
+        site = lab.site(Nat.PORT_RESTRICTED)
+        one, two = site.host(), site.host()
+        with serving(server, server.address) as url:
+            result = attempt(url, one, two)
+    assert result.error is None
+    assert result.path is not None
+    assert result.path["kind"] == "lan"
