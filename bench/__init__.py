@@ -1,0 +1,1 @@
+"""How fast quice is, beside its peers: see README.md."""
