@@ -38,13 +38,11 @@ class Protocol(protocol_module.QuicConnectionProtocol):
             total = self.received[event.stream_id] = self.received.get(event.stream_id, 0) + len(event.data)
             if event.end_stream:
                 del self.received[event.stream_id]
-                waiter = self.waiting.pop(event.stream_id, None)
-                if waiter is not None:
-                    waiter.set_result(total)
+                if self._quic.configuration.is_client:
+                    self.waiting.pop(event.stream_id).set_result(total)
                 else:
                     self._quic.send_stream_data(event.stream_id, bytes(total if total <= SMALL else 8), True)
                     self.flush()
-        super().quic_event_received(event)
 
     def flush(self) -> None:
         if hasattr(self, "transmit"):
@@ -60,9 +58,10 @@ class Protocol(protocol_module.QuicConnectionProtocol):
         while stream_id in streams and len(streams[stream_id].sender._buffer) > BACKLOG:
             await asyncio.sleep(0)
 
-    async def answer(self, stream_id: int) -> int:
+    def answer(self, stream_id: int) -> asyncio.Future[int]:
+        """Done when the server's end of the stream has come."""
         waiter = self.waiting[stream_id] = asyncio.get_running_loop().create_future()
-        return await waiter
+        return waiter
 
 
 def configuration(is_client: bool) -> object:
@@ -90,7 +89,7 @@ async def client(port: int, mode: str, count: int) -> None:
         if mode == "bytes":
             start = time.perf_counter()
             stream_id = protocol._quic.get_next_available_stream_id()
-            answer = asyncio.ensure_future(protocol.answer(stream_id))
+            answer = protocol.answer(stream_id)
             block = bytes(BLOCK)
             for _ in range(count // BLOCK):
                 await protocol.send(stream_id, block)
@@ -102,8 +101,7 @@ async def client(port: int, mode: str, count: int) -> None:
             for _ in range(count):
                 start = time.perf_counter()
                 stream_id = protocol._quic.get_next_available_stream_id()
-                answer = asyncio.ensure_future(protocol.answer(stream_id))
-                await asyncio.sleep(0)
+                answer = protocol.answer(stream_id)
                 protocol._quic.send_stream_data(stream_id, bytes(SMALL), True)
                 protocol.flush()
                 await answer
