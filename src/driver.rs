@@ -110,8 +110,8 @@ impl Driver {
     }
 
     /// Pump for the event loop.
-    pub fn pump(&self, state: &mut State) -> Progress {
-        let progress = state.pump();
+    pub fn pump(&self, state: &mut State, receive: bool) -> Progress {
+        let progress = state.pump(receive);
         self.pumped
             .store(self.nanos(Instant::now()), Ordering::Relaxed);
         let wanted = progress.next_timeout.map_or(u64::MAX, |t| self.nanos(t));
@@ -198,18 +198,19 @@ impl State {
         }
     }
 
-    /// Receive, handle timeouts and transmit, in turn, until nothing is left or the time is up.
-    pub fn pump(&mut self) -> Progress {
+    /// Receive (if asked to: the caller knows that no socket is readable), handle timeouts and transmit, in turn,
+    /// until nothing is left or the time is up.
+    pub fn pump(&mut self, receive: bool) -> Progress {
         let start = self.now();
         let mut now = start;
         let mut blocked = false;
         let mut more = false;
         if !self.closed {
             loop {
-                let received = self.receive(now);
+                let readable = receive && self.receive(now);
                 self.engine.handle_timeouts(now);
                 blocked = self.transmit(now);
-                if !received && (blocked || !self.engine.has_work()) {
+                if !readable && (blocked || !self.engine.has_work()) {
                     break;
                 }
                 now = self.now();
@@ -226,7 +227,7 @@ impl State {
         }
     }
 
-    /// Take one batch from every socket; returns whether there was any.
+    /// Take one batch from every socket; returns whether there is probably more.
     fn receive(&mut self, now: Instant) -> bool {
         let World::Sockets {
             sockets, buffer, ..
@@ -234,16 +235,16 @@ impl State {
         else {
             return false;
         };
-        let mut any = false;
+        let mut more = false;
         for socket in sockets {
             // An error here is an ICMP message about an earlier datagram, or an empty socket.
-            any |= socket
+            more |= socket
                 .receive(buffer, |path, ecn, data| {
                     self.engine.receive(now, path, ecn, data);
                 })
-                .is_ok();
+                .unwrap_or(false);
         }
-        any
+        more
     }
 
     /// Take in one datagram in memory.

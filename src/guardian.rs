@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ const GRACE: Duration = Duration::from_millis(10);
 
 /// A flag that a `poll` can wait for.
 pub struct Signal {
+    is_set: AtomicBool,
     reader: OwnedFd,
     writer: OwnedFd,
 }
@@ -38,7 +39,11 @@ impl Signal {
         }
         // SAFETY: nobody else owns the two descriptors.
         let [reader, writer] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(Self { reader, writer })
+        Ok(Self {
+            is_set: AtomicBool::new(false),
+            reader,
+            writer,
+        })
     }
 
     pub fn fd(&self) -> RawFd {
@@ -46,14 +51,22 @@ impl Signal {
     }
 
     pub fn set(&self) {
+        if self.is_set.swap(true, Ordering::AcqRel) {
+            return;
+        }
         // SAFETY: writes one byte from a valid buffer. A full pipe is a flag that is set already.
         unsafe { libc::write(self.writer.as_raw_fd(), [1u8].as_ptr().cast(), 1) };
     }
 
     pub fn clear(&self) {
+        if !self.is_set.load(Ordering::Acquire) {
+            return;
+        }
         let mut sink = [0u8; 64];
         // SAFETY: reads at most `sink.len()` bytes into it.
         while unsafe { libc::read(self.fd(), sink.as_mut_ptr().cast(), sink.len()) } > 0 {}
+        // Last: what is set from here on writes again.
+        self.is_set.store(false, Ordering::Release);
     }
 }
 
@@ -109,7 +122,7 @@ fn watch(driver: &Driver, fds: &mut Vec<RawFd>) -> Option<Option<Instant>> {
 fn stand_in(driver: &Driver, pumped: u64) {
     while driver.last_pumped() == pumped && !driver.stop.load(Ordering::Relaxed) {
         let mut state = driver.lock();
-        let progress = state.pump();
+        let progress = state.pump(true);
         let news = state.engine.has_news();
         let fds: Vec<RawFd> = state.sockets().iter().map(Socket::fd).collect();
         drop(state);

@@ -55,12 +55,13 @@ impl Socket {
         self.state.max_gso_segments().min(SEGMENTS)
     }
 
-    /// Receive one batch and hand each datagram to `take`. Returns how many bytes there were.
+    /// Receive one batch and hand each datagram to `take`. Returns whether the batch was full, so that there is
+    /// probably more.
     pub fn receive(
         &self,
         buffer: &mut ReceiveBuffer,
         mut take: impl FnMut(FourTuple, Option<EcnCodepoint>, BytesMut),
-    ) -> io::Result<usize> {
+    ) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let count = {
             let mut chunks = buffer.0.chunks_mut(RECEIVE_SIZE);
@@ -69,9 +70,7 @@ impl Socket {
             self.state
                 .recv((&self.io).into(), &mut slices, &mut metas)?
         };
-        let mut total = 0;
         for (meta, received) in metas[..count].iter().zip(buffer.0.chunks(RECEIVE_SIZE)) {
-            total += meta.len;
             let path = FourTuple::new(meta.addr, meta.dst_ip);
             let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
             let mut datagrams = BytesMut::from(&received[..meta.len]);
@@ -80,7 +79,7 @@ impl Socket {
                 take(path, ecn, one);
             }
         }
-        Ok(total)
+        Ok(count == BATCH_SIZE)
     }
 
     /// Send what `poll_transmit` gave. Only `WouldBlock` comes back as an error: anything else is the loss of

@@ -74,8 +74,11 @@ class Engine:
     def news_fd(self) -> int:
         """Becomes readable when events wait that no socket or timer announces."""
 
-    def pump(self, now: float | None = None) -> tuple[list[Event], float | None, bool, bool]:
-        """Move packets, timers and events, for about a millisecond at most, without the GIL.
+    def pump(
+        self, now: float | None = None, *, receive: bool = True
+    ) -> tuple[list[Event], float | None, bool, bool]:
+        """Move packets, timers and events, for about a millisecond at most, without the GIL. `receive` False
+        leaves the sockets alone: the caller knows that they are not readable.
 
         Returns the events; the time until the next pump is due (with sockets, seconds from now; in memory, on
         the caller's clock); whether to pump again at once; whether to pump when the sockets are writable."""

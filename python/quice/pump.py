@@ -26,25 +26,26 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._blocked = False
         self._closed = False
-        self._loop.add_reader(engine.news_fd, self._run)
+        self._loop.add_reader(engine.news_fd, self._pump)
 
     def watch(self, descriptor: int) -> None:
         """Pump whenever this socket of the engine is readable."""
         self._sockets.append(descriptor)
-        self._loop.add_reader(descriptor, self._run)
+        self._loop.add_reader(descriptor, self._pump)
 
     def wake(self) -> None:
         """Pump in the loop's next turn: there is something to send. Calls until then count once."""
         if self._soon is None and not self._closed:
-            self._soon = self._loop.call_soon(self._run)
+            self._soon = self._loop.call_soon(self._pump, False)
 
-    def _run(self) -> None:
+    def _pump(self, receive: bool = True) -> None:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
         if self._closed:
             return
-        events, timeout, more, blocked = self._engine.pump()
+        # Without a look at the sockets when it is for sending: the loop tells when they are readable.
+        events, timeout, more, blocked = self._engine.pump(receive=receive)
         if timeout is not None:
             self._wake_in(timeout)
         for event in events:
@@ -65,19 +66,15 @@ class Pump:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._run()
+        self._pump(False)
 
     def _watch_writable(self, blocked: bool) -> None:
         self._blocked = blocked
         for descriptor in self._sockets:
             if blocked:
-                self._loop.add_writer(descriptor, self._run)
+                self._loop.add_writer(descriptor, self._pump)
             else:
                 self._loop.remove_writer(descriptor)
-
-    def flush(self) -> None:
-        """Pump now, while there is something to send."""
-        self._run()
 
     def close(self) -> None:
         """Stop pumping and close the engine's sockets. Events that are not dispatched yet are dropped."""

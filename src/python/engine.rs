@@ -64,11 +64,12 @@ impl PyEngine {
     }
 
     /// Move packets, timers and events; in memory, at the time `now` (seconds).
-    #[pyo3(signature = (now=None))]
+    #[pyo3(signature = (now=None, *, receive=true))]
     fn pump(
         &self,
         py: Python<'_>,
         now: Option<f64>,
+        receive: bool,
     ) -> PyResult<(Vec<Event>, Option<f64>, bool, bool)> {
         let time = now.map(|now| self.time(now)).transpose()?;
         let driver = &self.driver;
@@ -78,7 +79,7 @@ impl PyEngine {
             if let Some(time) = time {
                 state.set_now(time);
             }
-            let progress = driver.pump(&mut state);
+            let progress = driver.pump(&mut state, receive);
             let ports: Vec<_> = state.sockets().iter().map(|s| s.local).collect();
             let port = |v4: bool| {
                 ports
