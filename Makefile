@@ -5,8 +5,12 @@ BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(wildcard src/*.rs) $(wildcard src/*/*.rs)
 INSTALLED := $(VENV)/.installed
 
+# Tests of the engine alone run outside Python, and are linked with its library.
+CARGO_TEST = PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$$($(BIN)/python -c \
+	"import sysconfig; print(sysconfig.get_config_var('LIBDIR'))") cargo
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick fmt lint types layers rust lab bench fuzz interop clean
+.PHONY: help demo test quick fmt lint types layers rust lab bench clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +41,7 @@ fmt: $(INSTALLED)  ## Format Python and Rust
 
 lint: $(INSTALLED)  ## ruff, rustfmt and clippy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	cargo fmt --check && cargo clippy --quiet --release --all-targets -- -D warnings
+	cargo fmt --check && $(CARGO_TEST) clippy --quiet --release --all-targets -- -D warnings
 
 types: $(INSTALLED)  ## mypy, strict
 	$(BIN)/mypy
@@ -46,13 +50,13 @@ layers: $(INSTALLED)  ## Who may import whom
 	$(BIN)/lint-imports --no-cache
 
 rust: $(INSTALLED)  ## The engine's own tests
-	cargo test --quiet --release
+	$(CARGO_TEST) test --quiet --release
 
 bench: $(INSTALLED)  ## Throughput, latency and memory beside the peers, in one table
 	$(BIN)/python -m bench
 
-fuzz: $(INSTALLED)  ## Bad input, for longer than the tests do
-	$(BIN)/python -m fuzz
+lab: $(INSTALLED) packages  ## Ten connections through every pair of NATs, in a table
+	$(BIN)/python -m lab.matrix --runs 10
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) target bench/native/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

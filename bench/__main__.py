@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.peers import PEERS, NotMeasured, Peer
+from bench.peers import PEERS, NotMeasuredError, Peer
 
 IDLE_CONNECTIONS = 10_000
 GOALS = {"noq (Rust, tokio)": 0.9, "aiopquic": 2.0, "aioquic": 25.0}
@@ -66,9 +67,8 @@ def machine() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
-    import os
-
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} cores, {system}"
 
 
 def measure(peers: dict[str, tuple[Peer, Commands]], runs: int, what: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -113,7 +113,7 @@ def main() -> int:
             continue
         try:
             ready[peer.name] = (peer, peer.prepare())
-        except NotMeasured as error:
+        except NotMeasuredError as error:
             console.print(f"{peer.name} is not measured: it {error}")
     numbers = measure(ready, options.runs, options.what)
     console.print(_table(numbers, options.runs))

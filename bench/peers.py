@@ -14,7 +14,7 @@ _VENVS = HERE / ".venvs"
 _NATIVE = HERE / "native" / "target" / "release" / "bench-native"
 
 
-class NotMeasured(RuntimeError):
+class NotMeasuredError(RuntimeError):
     """A peer can't be had on this machine; the text says why."""
 
 
@@ -24,7 +24,7 @@ class Peer:
 
     name: str
     prepare: Callable[[], tuple[list[str], list[str]]]
-    """Returns the commands of server and client, or raises `NotMeasured`."""
+    """Returns the commands of server and client, or raises `NotMeasuredError`."""
     bytes: int
     requests: int = 5000
     can_idle: bool = False
@@ -37,7 +37,7 @@ def _quice() -> tuple[list[str], list[str]]:
 
 def _native() -> tuple[list[str], list[str]]:
     if shutil.which("cargo") is None:
-        raise NotMeasured("needs cargo")
+        raise NotMeasuredError("needs cargo")
     manifest = HERE / "native" / "Cargo.toml"
     subprocess.run(["cargo", "build", "--quiet", "--release", "--manifest-path", str(manifest)], check=True)
     return [str(_NATIVE), "server"], [str(_NATIVE), "client"]
@@ -69,7 +69,7 @@ def _newer_python(wanted: str) -> str:
         found = shutil.which(candidate)
         if found and subprocess.run([found, "-c", code], capture_output=True).returncode == 0:
             return found
-    raise NotMeasured(f"needs Python {wanted} or newer")
+    raise NotMeasuredError(f"needs Python {wanted} or newer")
 
 
 def _certificate() -> tuple[str, str]:

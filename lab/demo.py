@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lab.nat import Nat
 from lab.network import LabError, available
-from lab.story import Event, Failed, Machine, ThisMachine, Transfer, serving, transfer, two_sites
+from lab.story import Event, Machine, StoryError, ThisMachine, Transfer, serving, transfer, two_sites
 
 SIZE = 100_000_000
 _IN_LAB = "QUICE_DEMO_IN_USER_NAMESPACE"
@@ -48,21 +48,17 @@ def main() -> int:
         try:
             with world(why_not) as (url, sender, receiver):
                 result = _transfer(console, sender, receiver, url, source, out)
-        except (Failed, LabError) as error:
+        except (StoryError, LabError) as error:
             console.print(f"[red]{error}[/]")
             return 1
         return _judge(console, result, content, out / source.name, direct_wanted=why_not is None)
 
 
-def _transfer(
-    console: Console, sender: Machine, receiver: Machine, url: str, source: Path, out: Path
-) -> Transfer:
+def _transfer(console: Console, sender: Machine, receiver: Machine, url: str, source: Path, out: Path) -> Transfer:
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=SIZE)
-        return transfer(
-            sender, receiver, url, [source], out, lambda event: bar.update(task, completed=event["bytes"])
-        )
+        return transfer(sender, receiver, url, [source], out, lambda event: bar.update(task, completed=event["bytes"]))
 
 
 def _judge(console: Console, result: Transfer, content: bytes, target: Path, *, direct_wanted: bool) -> int:

@@ -36,9 +36,7 @@ def available() -> str | None:
     for tool, package in (("ip", "iproute2"), ("nft", "nftables")):
         if subprocess.run(["/bin/sh", "-c", f"command -v {tool}"], capture_output=True).returncode:
             return f"the lab needs `{tool}`: install the package {package}"
-    probe = subprocess.run(
-        ["ip", "netns", "add", f"{_PREFIX}-probe-{os.getpid()}"], capture_output=True, text=True
-    )
+    probe = subprocess.run(["ip", "netns", "add", f"{_PREFIX}-probe-{os.getpid()}"], capture_output=True, text=True)
     if probe.returncode:
         return f"no network namespaces here: {probe.stderr.strip()}"
     subprocess.run(["ip", "netns", "delete", f"{_PREFIX}-probe-{os.getpid()}"], check=True)
@@ -137,9 +135,7 @@ class Lab:
     def close(self) -> None:
         """Kill what still runs in the lab, and remove it."""
         for name in self._namespaces:
-            pids = subprocess.run(
-                ["ip", "netns", "pids", name], capture_output=True, text=True
-            ).stdout.split()
+            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
             if pids:
                 subprocess.run(["kill", "-9", *pids], capture_output=True)
         for name in self._namespaces:
@@ -172,9 +168,7 @@ class Lab:
         _sysctl(full, "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
         return full
 
-    def _link(
-        self, namespace: str, interface: str, far: str, port: str, address: str, bridge: str = "bridge"
-    ) -> None:
+    def _link(self, namespace: str, interface: str, far: str, port: str, address: str, bridge: str = "bridge") -> None:
         """Give a namespace an interface that is plugged into a bridge in another."""
         _ip(
             f"-n {namespace} link add {interface} type veth peer name {port} netns {far}",

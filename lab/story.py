@@ -31,7 +31,7 @@ class ThisMachine:
         return subprocess.Popen(command, text=True, **options)
 
 
-class Failed(RuntimeError):
+class StoryError(RuntimeError):
     """A command did not do what the story needs; the text has its error."""
 
 
@@ -50,16 +50,16 @@ class Command:
             try:
                 yield json.loads(line)
             except json.JSONDecodeError:
-                raise Failed(f"quice {self.name}: {line.strip()}") from None
+                raise StoryError(f"quice {self.name}: {line.strip()}") from None
 
     def wait_for(self, name: str) -> Event:
-        """The next event of this name. Raises `Failed` for an error, or an end, that comes first."""
+        """The next event of this name. Raises `StoryError` for an error, or an end, that comes first."""
         for event in self.events():
             if event["event"] == name:
                 return event
             if event["event"] == "error":
-                raise Failed(f"quice {self.name}: {event['kind']}: {event['message']}")
-        raise Failed(f"quice {self.name} ended with {self.process.wait()} before {name!r}")
+                raise StoryError(f"quice {self.name}: {event['kind']}: {event['message']}")
+        raise StoryError(f"quice {self.name} ended with {self.process.wait()} before {name!r}")
 
     def stop(self) -> None:
         """End it, if it has not ended."""
@@ -121,11 +121,11 @@ def transfer(
                     result.error = event
                     return result
         if receive.process.wait() != 0:
-            raise Failed(f"quice receive ended with {receive.process.returncode}")
+            raise StoryError(f"quice receive ended with {receive.process.returncode}")
         result.reports["sender"] = send.wait_for("report")
         send.wait_for("done")
         if send.process.wait() != 0:
-            raise Failed(f"quice send ended with {send.process.returncode}")
+            raise StoryError(f"quice send ended with {send.process.returncode}")
         return result
     finally:
         for command in (send, receive):

@@ -27,7 +27,7 @@ pub fn classify(datagram: &[u8]) -> Protocol {
 fn is_stun(datagram: &[u8]) -> bool {
     datagram.len() >= STUN_HEADER
         && datagram[4..8] == MAGIC_COOKIE
-        && datagram[3] % 4 == 0
+        && datagram[3].is_multiple_of(4)
         && usize::from(u16::from_be_bytes([datagram[2], datagram[3]])) + STUN_HEADER
             == datagram.len()
 }

@@ -61,9 +61,7 @@ class Engine:
     """An endpoint's QUIC. With `sockets`, datagrams travel through the sockets that `bind` makes, on the
     system's clock; without, they go in by `receive` and come out of `transmits`, on the caller's clock."""
 
-    def __init__(
-        self, credentials: Credentials, alpns: list[bytes], settings: Settings, *, sockets: bool
-    ) -> None:
+    def __init__(self, credentials: Credentials, alpns: list[bytes], settings: Settings, *, sockets: bool) -> None:
         """`alpns`: what we answer to as a server; with none, connections are not accepted.
         Raises `ValueError` for settings out of range and keys that are none."""
 
@@ -74,9 +72,7 @@ class Engine:
     def news_fd(self) -> int:
         """Becomes readable when events wait that no socket or timer announces."""
 
-    def pump(
-        self, now: float | None = None, *, receive: bool = True
-    ) -> tuple[list[Event], float | None, bool, bool]:
+    def pump(self, now: float | None = None, *, receive: bool = True) -> tuple[list[Event], float | None, bool, bool]:
         """Move packets, timers and events, for about a millisecond at most, without the GIL. `receive` False
         leaves the sockets alone: the caller knows that they are not readable.
 
@@ -96,7 +92,7 @@ class Engine:
         sending from the address `local` until an answer shows another.
         Raises `OSError` when it can't begin, `ValueError` for a host that is no IP address."""
 
-    def connection(self, id: int) -> Connection:  # noqa: A002
+    def connection(self, id: int) -> Connection:
         """A handle for the connection that an event names."""
 
     def send(self, data: Buffer, destination: Address, source: str | None = None) -> None:

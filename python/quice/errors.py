@@ -11,9 +11,7 @@ class IdentityError(Error):
     """An identity could not be read."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(
-            f"cannot use this identity: {detail}. Make a new one with Identity.generate() or `quice id`"
-        )
+        super().__init__(f"cannot use this identity: {detail}. Make a new one with Identity.generate() or `quice id`")
 
 
 class InvalidPeerIdError(Error, ValueError):
@@ -36,9 +34,7 @@ class BindError(Error):
     """The local address could not be bound."""
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(
-            f"cannot bind {address}: {reason}. Choose another port, or 0 to let the system choose"
-        )
+        super().__init__(f"cannot bind {address}: {reason}. Choose another port, or 0 to let the system choose")
 
 
 class NoServerError(Error):
@@ -208,8 +204,7 @@ class RefusedError(ConnectError):
 
     def __init__(self, reason: str, text: str = "") -> None:
         super().__init__(
-            f"the peer refused ({reason}){': ' + text if text else ''}. Check that both sides run the same "
-            "application"
+            f"the peer refused ({reason}){': ' + text if text else ''}. Check that both sides run the same application"
         )
 
 
@@ -238,27 +233,21 @@ class TransferProtocolError(TransferError):
     """The other side does not keep to the transfer protocol."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the other side breaks the transfer protocol: {reason}. Use the same version on both sides"
-        )
+        super().__init__(f"the other side breaks the transfer protocol: {reason}. Use the same version on both sides")
 
 
 class DigestError(TransferError):
     """A file arrived differently than it was sent."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(
-            f"{path} arrived damaged, or changed while it was sent. It was not stored; receive it again"
-        )
+        super().__init__(f"{path} arrived damaged, or changed while it was sent. It was not stored; receive it again")
 
 
 class LocalFileError(TransferError):
     """A file of this side can't be read or written."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(
-            f"{path}: {reason}. Mend that and run the same command again: it goes on where it was"
-        )
+        super().__init__(f"{path}: {reason}. Mend that and run the same command again: it goes on where it was")
 
 
 class RemoteFileError(TransferError):

@@ -22,9 +22,7 @@ class LocalAddress:
 
 def local_addresses() -> list[LocalAddress]:
     """The addresses that a peer could be reached from: those of loopback only when there are no others."""
-    found = [
-        LocalAddress(_host(ip), adapter.nice_name) for adapter in ifaddr.get_adapters() for ip in adapter.ips
-    ]
+    found = [LocalAddress(_host(ip), adapter.nice_name) for adapter in ifaddr.get_adapters() for ip in adapter.ips]
     usable = [address for address in found if not address.ip.is_unspecified and not address.ip.is_multicast]
     return [address for address in usable if not address.ip.is_loopback] or usable
 
@@ -33,8 +31,4 @@ def _host(ip: ifaddr.IP) -> str:
     if isinstance(ip.ip, str):
         return ip.ip
     host, _, scope = ip.ip
-    return (
-        f"{host}%{ip.nice_name}"
-        if scope and ipaddress.ip_address(host.partition("%")[0]).is_link_local
-        else host
-    )
+    return f"{host}%{ip.nice_name}" if scope and ipaddress.ip_address(host.partition("%")[0]).is_link_local else host

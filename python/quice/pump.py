@@ -23,7 +23,8 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._sockets: list[int] = []
         self._soon: asyncio.Handle | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
         self._blocked = False
         self._closed = False
         self._loop.add_reader(engine.news_fd, self._pump)
@@ -59,9 +60,10 @@ class Pump:
         when = self._loop.time() + seconds
         if self._timer is not None:
             # A timer that fires early finds nothing to do and sets the next: cheaper than a new one each time.
-            if self._timer.when() <= when + _TIMER_SLACK:
+            if self._timer_at <= when + _TIMER_SLACK:
                 return
             self._timer.cancel()
+        self._timer_at = when
         self._timer = self._loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:

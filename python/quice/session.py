@@ -42,9 +42,7 @@ class Port(Protocol):
 class Session:
     """The life of one offer, on either side. The endpoint feeds it datagrams by `receive`."""
 
-    def __init__(
-        self, role: Role, port: Port, stun_servers: tuple[Address, ...], signalling: Signalling
-    ) -> None:
+    def __init__(self, role: Role, port: Port, stun_servers: tuple[Address, ...], signalling: Signalling) -> None:
         self._loop = asyncio.get_running_loop()
         self._port = port
         self._signalling = signalling
@@ -72,9 +70,7 @@ class Session:
         """
         candidates = self._begin_trickle()
         credentials = self.agent.credentials
-        offer = Offer(
-            version=VERSION, ufrag=credentials.ufrag, pwd=credentials.pwd, alpn=alpn, candidates=candidates
-        )
+        offer = Offer(version=VERSION, ufrag=credentials.ufrag, pwd=credentials.pwd, alpn=alpn, candidates=candidates)
         await self._signalling.send(offer)
         self._start_exchange()
         return await self._chosen
@@ -84,9 +80,7 @@ class Session:
         candidates = self._begin_trickle()
         credentials = self.agent.credentials
         self._take_credentials(offer)
-        await self._signalling.send(
-            Answer(ufrag=credentials.ufrag, pwd=credentials.pwd, candidates=candidates)
-        )
+        await self._signalling.send(Answer(ufrag=credentials.ufrag, pwd=credentials.pwd, candidates=candidates))
         self._start_exchange()
         return await self._chosen
 

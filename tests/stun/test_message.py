@@ -19,14 +19,10 @@ ADDRESSES = st.builds(
 ALGORITHMS = st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=9)), max_size=3).map(tuple)
 VALUES: dict[type[Attribute], st.SearchStrategy[Attribute]] = {
     a.ErrorCode: st.builds(a.ErrorCode, st.integers(300, 699), st.text(max_size=40)),
-    a.UnknownAttributes: st.builds(
-        a.UnknownAttributes, st.lists(st.integers(0, 65535), max_size=5).map(tuple)
-    ),
+    a.UnknownAttributes: st.builds(a.UnknownAttributes, st.lists(st.integers(0, 65535), max_size=5).map(tuple)),
     a.ChangeRequest: st.builds(a.ChangeRequest, st.booleans(), st.booleans()),
     a.PasswordAlgorithms: st.builds(a.PasswordAlgorithms, ALGORITHMS),
-    a.PasswordAlgorithmChoice: st.builds(
-        a.PasswordAlgorithmChoice, st.integers(0, 65535), st.binary(max_size=9)
-    ),
+    a.PasswordAlgorithmChoice: st.builds(a.PasswordAlgorithmChoice, st.integers(0, 65535), st.binary(max_size=9)),
 }
 BITS = {"!I": 32, "!Q": 64, "!Hxx": 16, "!Bxxx": 8}
 # These are not attributes to the caller: encoding adds them, decoding checks them.
@@ -58,9 +54,7 @@ MESSAGES = st.builds(
 
 
 @given(MESSAGES, st.none() | st.binary(min_size=1), st.booleans(), st.booleans())
-def test_what_is_encoded_is_decoded(
-    message: Message, key: bytes | None, sha256: bool, fingerprint: bool
-) -> None:
+def test_what_is_encoded_is_decoded(message: Message, key: bytes | None, sha256: bool, fingerprint: bool) -> None:
     data = message.encode(key, sha256=sha256, fingerprint=fingerprint)
     assert is_stun(data)
     decoded = Message.decode(data)

@@ -11,7 +11,7 @@ from quice.errors import Error
 
 def identity(
     identity: IdentityFile = None,
-    json: Json = False,  # noqa: A002 - the option's name
+    json: Json = False,
 ) -> None:
     """Print this user's peer id; the secret key is made on first use."""
     output = Output(json)

@@ -21,7 +21,7 @@ class Output:
     def __init__(self, as_json: bool) -> None:
         self.json = as_json
 
-    def event(self, event: str, text: str | None = None, **fields: object) -> None:
+    def event(self, event: str, text: str | None = None, /, **fields: object) -> None:
         """Tell of an event: as JSON with its fields, or as `text` if there is any."""
         if self.json:
             print(json.dumps({"event": event, **fields}), flush=True)

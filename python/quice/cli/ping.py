@@ -21,7 +21,7 @@ def ping(
     interval: Annotated[float, typer.Option(min=0.0, help="Seconds between two.")] = 1.0,
     identity: IdentityFile = None,
     server: Server = None,
-    json: Json = False,  # noqa: A002 - the option's name
+    json: Json = False,
 ) -> None:
     """Connect to a peer and measure the path. Without PEER: answer pings, until Ctrl-C."""
     output = Output(json)

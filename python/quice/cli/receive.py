@@ -17,7 +17,7 @@ def receive(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to store in.")] = Path(),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are different.")] = False,
     server: Server = None,
-    json: Json = False,  # noqa: A002 - the option's name
+    json: Json = False,
 ) -> None:
     """Receive files and folders. Run it again after an interruption: it goes on where it was."""
     output = Output(json)

@@ -18,9 +18,7 @@ from quice.identity import Identity
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Server = Annotated[
     str | None,
-    typer.Option(
-        "--server", envvar="QUICE_SERVER", metavar="URL", help="The rendezvous server (ws:// or wss://)."
-    ),
+    typer.Option("--server", envvar="QUICE_SERVER", metavar="URL", help="The rendezvous server (ws:// or wss://)."),
 ]
 IdentityFile = Annotated[
     Path | None,
@@ -50,9 +48,7 @@ async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
 def need_server(server: str | None) -> str:
     """The server's URL; wrong use without one."""
     if server is None:
-        raise typer.BadParameter(
-            "name a rendezvous server: --server URL or QUICE_SERVER (`quice serve` runs one)"
-        )
+        raise typer.BadParameter("name a rendezvous server: --server URL or QUICE_SERVER (`quice serve` runs one)")
     return server
 
 

@@ -17,7 +17,7 @@ from quice.cli.runner import Json, Server, need_server, run
 def send(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders to send.")],
     server: Server = None,
-    json: Json = False,  # noqa: A002 - the option's name
+    json: Json = False,
 ) -> None:
     """Send files and folders: prints a ticket, and stays until the transfer is over."""
     output = Output(json)

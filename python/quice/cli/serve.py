@@ -12,14 +12,10 @@ from quice.cli.runner import Json, run
 
 
 def serve(
-    host: Annotated[
-        str | None, typer.Option(help="Local address to serve on; all of them by default.")
-    ] = None,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="TCP port of the rendezvous (WebSocket).")
-    ] = 4780,
+    host: Annotated[str | None, typer.Option(help="Local address to serve on; all of them by default.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the rendezvous (WebSocket).")] = 4780,
     stun_port: Annotated[int, typer.Option(min=0, max=65535, help="UDP port of STUN.")] = 3478,
-    json: Json = False,  # noqa: A002 - the option's name
+    json: Json = False,
 ) -> None:
     """Run a rendezvous and STUN server, until Ctrl-C."""
     output = Output(json)

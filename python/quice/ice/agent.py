@@ -431,9 +431,7 @@ class Agent:
             Candidate(
                 kind=CandidateKind.PEER_REFLEXIVE,
                 address=mapped,
-                priority=priority(
-                    CandidateKind.PEER_REFLEXIVE, pair.local.priority >> 8 & MAX_LOCAL_PREFERENCE
-                ),
+                priority=priority(CandidateKind.PEER_REFLEXIVE, pair.local.priority >> 8 & MAX_LOCAL_PREFERENCE),
                 foundation=foundation(CandidateKind.PEER_REFLEXIVE, base.host, pair.remote.address.host),
                 related_address=base,
                 base=base,

@@ -87,16 +87,12 @@ def request(
 
 def success(check: Message, source: Address, local: Credentials) -> bytes:
     """The answer to an authentic check: where it came from (§7.3.1.3)."""
-    return Message(Method.BINDING, Kind.SUCCESS, check.transaction_id, (XorMappedAddress(source),)).encode(
-        local.key
-    )
+    return Message(Method.BINDING, Kind.SUCCESS, check.transaction_id, (XorMappedAddress(source),)).encode(local.key)
 
 
 def error(check: Message, code: int, reason: str, local: Credentials) -> bytes:
     """A refusal of an authentic check."""
-    return Message(Method.BINDING, Kind.ERROR, check.transaction_id, (ErrorCode(code, reason),)).encode(
-        local.key
-    )
+    return Message(Method.BINDING, Kind.ERROR, check.transaction_id, (ErrorCode(code, reason),)).encode(local.key)
 
 
 def is_authentic_request(message: Message, local: Credentials) -> bool:

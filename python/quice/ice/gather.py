@@ -85,10 +85,7 @@ class Gatherer:
         self._candidates: list[Candidate] = []
         self._asked: list[ClientTransaction] = []
         self._waiting = [
-            (base.address, server)
-            for server in servers
-            for base, _ in ranked(bases)
-            if _reaches(base.address, server)
+            (base.address, server) for server in servers for base, _ in ranked(bases) if _reaches(base.address, server)
         ]
         self._next_slot = now
         self._deadline = now + _LIMIT

@@ -31,9 +31,7 @@ class Server:
     Entering it raises `BindError`.
     """
 
-    def __init__(
-        self, host: str | None = None, port: int = DEFAULT_PORT, stun_port: int = DEFAULT_STUN_PORT
-    ) -> None:
+    def __init__(self, host: str | None = None, port: int = DEFAULT_PORT, stun_port: int = DEFAULT_STUN_PORT) -> None:
         self._host = host
         self._port = port
         self._stun_port = stun_port

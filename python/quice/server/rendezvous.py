@@ -75,9 +75,7 @@ class Rendezvous:
         self._send(connection, Challenge(version=protocol.VERSION, nonce=nonce))
         register = protocol.decode_to_server(await connection.recv())
         if not isinstance(register, Register) or register.version != protocol.VERSION:
-            raise ProtocolDecodeError(
-                f"version {protocol.VERSION} of the protocol begins with a registration"
-            )
+            raise ProtocolDecodeError(f"version {protocol.VERSION} of the protocol begins with a registration")
         if len(register.peer) != 32:
             raise ProtocolDecodeError("a peer's key has 32 bytes")
         peer = PeerId(register.peer)

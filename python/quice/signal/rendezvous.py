@@ -93,9 +93,7 @@ class RendezvousClient:
     `on_session` is called with each session that another peer begins with us.
     """
 
-    def __init__(
-        self, url: str, identity: Identity, on_session: Callable[[RendezvousSignalling], None]
-    ) -> None:
+    def __init__(self, url: str, identity: Identity, on_session: Callable[[RendezvousSignalling], None]) -> None:
         self.url = url
         self.stun_servers: tuple[Address, ...] = ()
         """The server's STUN service, at each of the addresses that the URL's host has."""
@@ -205,9 +203,7 @@ class RendezvousClient:
         if session is None:
             if len(self._sessions) >= _MAX_SESSIONS:
                 return
-            session = self._sessions[sender, message.session] = RendezvousSignalling(
-                self, sender, message.session
-            )
+            session = self._sessions[sender, message.session] = RendezvousSignalling(self, sender, message.session)
             session._take(body)
             self._on_session(session)
         else:

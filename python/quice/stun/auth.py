@@ -128,9 +128,7 @@ class LongTerm:
 
     def attributes(self) -> tuple[Attribute, ...]:
         anonymous = security_features(self.nonce) & _FEATURE_USERNAME_ANONYMITY
-        user: Attribute = (
-            Userhash(userhash(self.username, self.realm)) if anonymous else Username(self.username)
-        )
+        user: Attribute = Userhash(userhash(self.username, self.realm)) if anonymous else Username(self.username)
         chosen: tuple[Attribute, ...] = ()
         if self.algorithms:
             chosen = (PasswordAlgorithms(self.algorithms), PasswordAlgorithmChoice(self.algorithm))

@@ -136,9 +136,7 @@ class Message:
         data = b"".join(parts)
         if key is not None:
             kind, digest = (
-                (MessageIntegritySha256.TYPE, hashlib.sha256)
-                if sha256
-                else (MessageIntegrity.TYPE, hashlib.sha1)
+                (MessageIntegritySha256.TYPE, hashlib.sha256) if sha256 else (MessageIntegrity.TYPE, hashlib.sha1)
             )
             data = _with_length(data, len(data) + 4 + digest().digest_size)
             value = hmac.digest(key, data, digest)

@@ -88,9 +88,7 @@ class ClientTransaction:
             key = credentials.key
         message = Message(self._method, Kind.REQUEST, self.transaction_id, attributes)
         self._key = key
-        self._request = message.encode(
-            key, sha256=isinstance(credentials, LongTerm) and bool(credentials.algorithms)
-        )
+        self._request = message.encode(key, sha256=isinstance(credentials, LongTerm) and bool(credentials.algorithms))
         self._sent = 0
         self._wait = self._rto
         self._deadline = now
@@ -112,11 +110,11 @@ class ClientTransaction:
             return False
         if response.kind is Kind.ERROR and self._challenge(response, now):
             return True
-        if self._key is not None and not response.verify(self._key):
+        must_verify = response.kind is Kind.SUCCESS or response.has_integrity
+        if self._key is not None and must_verify and not response.verify(self._key):
             # §9.1.4, §9.2.5: a response that is not authentic is treated as if it had not come. An error may
             # be bare: the server could not know the key to sign it with.
-            if response.kind is Kind.SUCCESS or response.has_integrity:
-                return True
+            return True
         if response.kind is Kind.ERROR or response.unknown_required:
             self._finish(Refused(response))
         else:

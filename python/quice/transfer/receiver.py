@@ -62,9 +62,7 @@ async def fetch(stream: Stream, out: Path, progress: Progress, *, overwrite: boo
         targets = await asyncio.to_thread(_prepare, entries, out)
         total = sum(entry.size for entry in entries)
         wants = [
-            await asyncio.to_thread(_want, index, target)
-            for index, target in enumerate(targets)
-            if target is not None
+            await asyncio.to_thread(_want, index, target) for index, target in enumerate(targets) if target is not None
         ]
         await stream.write(frame(Wants(wants=wants)))
         done = received = 0
