@@ -15,6 +15,13 @@ use rustls::pki_types::CertificateDer;
 use crate::reassembly::Reassembly;
 use crate::tls::{PeerKey, peer_key};
 
+/// The most that one drain brings: a full batch of GRO buffers, of which there are 32.
+const RESERVE: u64 = 2 << 20;
+
+fn reserve(window: u64) -> u64 {
+    RESERVE.min(window / 2)
+}
+
 /// What the layer above must know of a connection.
 #[derive(Debug)]
 pub enum Event {
@@ -67,7 +74,7 @@ pub struct Connection {
     /// Bytes in all `receivers`, received and not read.
     unread: u64,
     receive_window: u64,
-    /// The window last given to noq: `receive_window` less what is unread, in steps.
+    /// The window last given to noq.
     announced_window: u64,
     datagram_reader_waits: bool,
     pub deadline: Option<Instant>,
@@ -88,7 +95,7 @@ impl Connection {
         quic: noq_proto::Connection,
         receive_window: u64,
     ) -> Self {
-        Self {
+        let mut connection = Self {
             id,
             handle,
             quic,
@@ -104,7 +111,9 @@ impl Connection {
             first_local: None,
             handshake_over: false,
             drained: false,
-        }
+        };
+        connection.announce_window();
+        connection
     }
 
     /// Take over what noq has to tell, and every byte it has received.
@@ -129,7 +138,6 @@ impl Connection {
                 | QuicEvent::NatTraversal(_) => {}
             }
         }
-        self.announce_window();
     }
 
     fn collect_stream(&mut self, event: StreamEvent) {
@@ -189,17 +197,21 @@ impl Connection {
         if something && std::mem::take(&mut receiver.reader_waits) {
             self.events.push(Event::Readable(id));
         }
+        self.announce_window();
     }
 
     /// Let noq grant the peer what our receive window leaves after the bytes nobody has read yet.
+    ///
+    /// noq grants anew whatever is drained from it, except that a window made smaller is first worked off. So the
+    /// window shrinks at once with what waits unread, and `RESERVE` in advance, for what one drain may bring: the
+    /// grant never runs ahead, and the peer comes to a stand when the window is full.
     fn announce_window(&mut self) {
-        let window = self.receive_window.saturating_sub(self.unread);
-        // In steps of an eighth, as each one that grows costs a MAX_DATA frame; but never stuck near zero.
-        let step = self.receive_window / 8;
-        if window.abs_diff(self.announced_window) >= step || window == self.receive_window {
-            if window == self.announced_window {
-                return;
-            }
+        let window = self
+            .receive_window
+            .saturating_sub(self.unread + reserve(self.receive_window));
+        // Growth costs a MAX_DATA frame each time, so it goes in steps.
+        let grows = window >= self.announced_window + self.receive_window / 8;
+        if window < self.announced_window || grows {
             self.announced_window = window;
             self.quic
                 .set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
