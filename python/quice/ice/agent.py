@@ -11,26 +11,41 @@ See `quice.wire` for the contract that all machines follow.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from quice.ice import checks
+from quice.ice import checks, report
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, priority
 from quice.ice.checklist import CheckList, CheckListState
 from quice.ice.checks import Check, Credentials
+from quice.ice.events import Event, Failed, Nominating, PairValid, Role, RoleChanged, Selected
 from quice.ice.pair import CandidatePair, PairState
+from quice.ice.report import Report
+from quice.stun import StunDecodeError
 from quice.stun.attributes import (
     IceControlled,
     IceControlling,
     Priority,
-    StunDecodeError,
     UseCandidate,
     XorMappedAddress,
 )
 from quice.stun.message import Kind, Message, Method
 from quice.stun.transaction import transaction_id
 from quice.wire import Address, Random, Transmit
+
+__all__ = [
+    "DEFAULT_TA",
+    "MAX_REMOTE_CANDIDATES",
+    "PATIENCE",
+    "Agent",
+    "Event",
+    "Failed",
+    "Nominating",
+    "PairValid",
+    "Report",
+    "Role",
+    "RoleChanged",
+    "Selected",
+]
 
 DEFAULT_TA = 0.01
 """Seconds between two checks. RFC 8445 §14.2 wants 5 ms at least, and its 50 ms for the start of several media
@@ -41,77 +56,9 @@ MAX_EARLY_CHECKS = 16
 NOMINATION_PATIENCE = 0.05
 """Seconds a valid pair waits for a better one that is being checked."""
 PATIENCE = 10.0
-"""Seconds before giving up with pairs or candidates possibly still to come (RFC 8863 §4)."""
+"""Seconds for which a pair may still turn up and work, whatever has failed by then (RFC 8863 §4). They begin anew when
+the peer's password comes, and when a pair becomes valid, which may be just in time."""
 _ROLE_CONFLICT = 487
-
-
-class Role(str, enum.Enum):
-    """Who nominates. The initiating agent, which becomes the QUIC client, begins as controlling."""
-
-    CONTROLLING = "controlling"
-    CONTROLLED = "controlled"
-
-
-@dataclass(frozen=True)
-class PairValid:
-    """A check of the pair was answered: packets pass both ways."""
-
-    pair: CandidatePair
-
-
-@dataclass(frozen=True)
-class Nominating:
-    """The controlling agent has chosen this pair: QUIC can begin on it."""
-
-    pair: CandidatePair
-
-
-@dataclass(frozen=True)
-class Selected:
-    """Both agents know that this is the pair."""
-
-    pair: CandidatePair
-
-
-@dataclass(frozen=True)
-class RoleChanged:
-    """A conflict of roles was resolved by changing ours (§7.3.1.1)."""
-
-    role: Role
-
-
-@dataclass(frozen=True)
-class Failed:
-    """No pair works; `reason` says what was tried, in a sentence."""
-
-    reason: str
-
-
-Event = PairValid | Nominating | Selected | RoleChanged | Failed
-
-
-@dataclass(frozen=True)
-class PairReport:
-    """A pair as a report shows it; `rtt` in seconds."""
-
-    local: Candidate
-    remote: Candidate
-    state: PairState
-    nominated: bool
-    rtt: float | None
-    checks_sent: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the agent knew and tried: the answer to "why is this (not) direct?"."""
-
-    role: Role
-    state: CheckListState
-    local_candidates: tuple[Candidate, ...]
-    remote_candidates: tuple[Candidate, ...]
-    pairs: tuple[PairReport, ...]
-    selected: PairReport | None
 
 
 class Agent:
@@ -152,14 +99,14 @@ class Agent:
     @property
     def report(self) -> Report:
         """What is known now."""
-        pairs = tuple(_report(pair) for pair in self._list)
+        pairs = tuple(report.of_pair(pair) for pair in self._list)
         return Report(
             self.role,
             self._list.state,
             tuple(self._local),
             tuple(self._remote),
             pairs,
-            _report(self._selected) if self._selected is not None else None,
+            report.of_pair(self._selected) if self._selected is not None else None,
         )
 
     def add_local_candidate(self, candidate: Candidate, now: float) -> None:
@@ -170,17 +117,17 @@ class Agent:
 
     def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
         """The peer named a candidate. More than `MAX_REMOTE_CANDIDATES` are ignored."""
-        if len(self._remote) >= MAX_REMOTE_CANDIDATES or not self._is_running:
+        if not self._is_running:
             return
         for index, known in enumerate(self._remote):
             if known.address == candidate.address:
                 # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay.
                 if known.kind is CandidateKind.PEER_REFLEXIVE:
                     self._remote[index] = candidate
-                    for pair in self._list:
-                        if pair.remote is known:
-                            pair.remote = candidate
+                    self._list.rename(known, candidate)
                 return
+        if len(self._remote) >= MAX_REMOTE_CANDIDATES:
+            return
         self._remote.append(candidate)
         for local in self._local:
             self._list.pair(local, candidate)
@@ -188,6 +135,8 @@ class Agent:
     def set_remote_credentials(self, ufrag: str, pwd: str, now: float) -> None:
         """The peer's ufrag and pwd: checks can begin."""
         self._remote_credentials = Credentials(ufrag, pwd)
+        # RFC 8863 §4: the time for checks begins when both sides can check.
+        self._deadline = max(self._deadline, now + PATIENCE)
         early, self._early = self._early, []
         for message, source, destination in early:
             self._follow_up(message, source, destination, now)
@@ -201,9 +150,8 @@ class Agent:
         self._complete[1] = True
 
     def close(self) -> None:
-        """Stop; nothing more is sent or reported."""
-        self._list.stop()
-        self._checks.clear()
+        """Stop; nothing more is sent, answered or reported."""
+        self._stop(CheckListState.CLOSED)
         self._outgoing.clear()
         self._events.clear()
 
@@ -212,6 +160,8 @@ class Agent:
         try:
             message = Message.decode(data)
         except StunDecodeError:
+            return False
+        if self._list.state is CheckListState.CLOSED:
             return False
         if message.kind is Kind.REQUEST:
             return self._receive_request(message, source, destination, now)
@@ -225,24 +175,28 @@ class Agent:
 
     def timeout(self) -> float | None:
         """When `handle_timeout` wants to be called next."""
-        times = [self._choose_at] if self._choose_at is not None else []
-        if self._is_running:
-            times.append(self._deadline)
+        if not self._is_running:
+            return None
+        times = [self._deadline]
+        if self._choose_at is not None:
+            times.append(self._choose_at)
         if self._remote_credentials is not None:
             due = [check.next_send for check in self._checks.values() if not check.cancelled]
-            if self._is_running and self._list.has_next:
+            if self._list.has_next:
                 due.append(self._next_slot)
             times += [max(time, self._next_slot) for time in due]
-        return min(times, default=None)
+        return min(times)
 
     def handle_timeout(self, now: float) -> None:
         """Send the check that is due, choose a pair whose time has come, give up when it is time to."""
+        if not self._is_running:
+            return
         if self._choose_at is not None and now >= self._choose_at:
             self._choose(now)
-        if now >= self._next_slot and self._remote_credentials is not None and self._send_check(now):
-            self._next_slot = now + self._ta
-        if self._is_running:
-            self._conclude(now)
+        if now >= self._next_slot and self._remote_credentials is not None:
+            self._send_check(now)
+        if now >= self._deadline:
+            self._give_up(now)
 
     def transmits(self) -> Iterator[Transmit]:
         """The datagrams to send, each once."""
@@ -258,21 +212,33 @@ class Agent:
     def _is_running(self) -> bool:
         return self._list.state is CheckListState.RUNNING
 
-    def _send_check(self, now: float) -> bool:
-        """Send at most one check; returns whether there was one."""
-        for check in list(self._checks.values()):
-            if check.cancelled or check.next_send > now:
-                continue
-            if check.exhausted:
-                self._fail(check)
-                continue
-            self._transmit(check, now)
-            return True
-        pair = self._list.next() if self._is_running else None
+    def _stop(self, state: CheckListState) -> None:
+        """End all checks; the list goes to its last state."""
+        self._list.stop(state)
+        self._checks.clear()
+        self._early.clear()
+        self._choose_at = None
+        self._nominating = None
+
+    def _send_check(self, now: float) -> None:
+        """Send the most urgent check, if there is one: triggered, to be repeated, or the best that waits."""
+        pair = self._list.next_triggered()
         if pair is None:
-            return False
-        self._begin_check(pair, now, nominate=pair is self._nominating)
-        return True
+            for check in self._due(now):
+                if not check.exhausted:
+                    self._transmit(check, now)
+                    return
+                self._fail(check.pair, now)
+                if now < self._next_slot:
+                    return
+            pair = self._list.next_ordinary()
+        if pair is not None:
+            self._begin_check(pair, now, nominate=pair is self._nominating)
+
+    def _due(self, now: float) -> list[Check]:
+        """The checks to repeat or give up, the longest overdue first."""
+        due = [check for check in self._checks.values() if not check.cancelled and check.next_send <= now]
+        return sorted(due, key=lambda check: check.next_send)
 
     def _begin_check(self, pair: CandidatePair, now: float, *, nominate: bool) -> None:
         assert self._remote_credentials is not None
@@ -299,17 +265,20 @@ class Agent:
     def _transmit(self, check: Check, now: float) -> None:
         self._outgoing.append(Transmit(check.request, check.pair.base, check.pair.remote.address))
         check.count_sent(now)
+        self._next_slot = now + self._ta
 
     def _forget_checks(self, pair: CandidatePair) -> None:
         for identifier in [i for i, check in self._checks.items() if check.pair is pair]:
             del self._checks[identifier]
 
-    def _fail(self, check: Check) -> None:
-        self._forget_checks(check.pair)
-        if check.pair.state is PairState.IN_PROGRESS:
-            check.pair.move(PairState.FAILED)
-        if check.pair is self._nominating:
+    def _fail(self, pair: CandidatePair, now: float) -> None:
+        self._forget_checks(pair)
+        if pair.state is PairState.IN_PROGRESS:
+            pair.move(PairState.FAILED)
+        if pair is self._nominating:
+            # §8.1.1: another valid pair takes its place.
             self._nominating = None
+            self._consider(now)
 
     def _receive_request(self, message: Message, source: Address, destination: Address, now: float) -> bool:
         if not checks.is_authentic_request(message, self.credentials):
@@ -336,15 +305,16 @@ class Agent:
             return True
         if (self._tie_breaker >= claim.value) == self.controlling:
             return False
-        self._switch_role()
+        self._switch_role(now)
         return True
 
-    def _switch_role(self) -> None:
+    def _switch_role(self, now: float) -> None:
         self.role = Role.CONTROLLED if self.controlling else Role.CONTROLLING
         self._list.set_controlling(self.controlling)
         self._nominating = None
         self._choose_at = None
         self._events.append(RoleChanged(self.role))
+        self._consider(now)
 
     def _follow_up(self, message: Message, source: Address, destination: Address, now: float) -> None:
         """What an authentic check says of its pair (§7.3.1.3 to §7.3.1.5)."""
@@ -366,17 +336,18 @@ class Agent:
         if local is None:
             return None
         remote = next((c for c in self._remote if c.address == source), None)
-        if remote is None:
-            claimed = message.get(Priority)
-            if claimed is None or len(self._remote) >= MAX_REMOTE_CANDIDATES:
-                return None
-            # §7.3.1.3: a candidate that nobody has named; its foundation is like no other.
-            name = foundation(CandidateKind.PEER_REFLEXIVE, str(source))
-            remote = Candidate(
-                kind=CandidateKind.PEER_REFLEXIVE, address=source, priority=claimed.value, foundation=name
-            )
+        if remote is not None:
+            return self._list.pair(local, remote)
+        claimed = message.get(Priority)
+        if claimed is None or len(self._remote) >= MAX_REMOTE_CANDIDATES:
+            return None
+        # §7.3.1.3: a candidate that nobody has named; its foundation is like no other.
+        name = foundation(CandidateKind.PEER_REFLEXIVE, str(source))
+        remote = Candidate(kind=CandidateKind.PEER_REFLEXIVE, address=source, priority=claimed.value, foundation=name)
+        pair = self._list.pair(local, remote)
+        if pair is not None:
             self._remote.append(remote)
-        return self._list.pair(local, remote)
+        return pair
 
     def _receive_response(
         self, check: Check, message: Message, source: Address, destination: Address, now: float
@@ -384,14 +355,17 @@ class Agent:
         pair = check.pair
         if source != pair.remote.address or destination != pair.base:
             # §7.2.5.2.1: an answer that took another way says nothing of this one.
-            self._fail(check)
+            self._fail(pair, now)
             return
         del self._checks[check.transaction_id]
         if message.kind is Kind.ERROR:
-            self._receive_error(check, message.error.code)
+            self._receive_error(check, message.error.code, now)
             return
         mapped = message.get(XorMappedAddress)
-        if mapped is None:
+        if mapped is None or message.unknown_required:
+            # RFC 8489 §6.3.3: an answer that can't be understood is as good as none.
+            if not check.cancelled:
+                self._fail(pair, now)
             return
         if check.sent == 1:
             pair.rtt = now - check.first_sent
@@ -402,25 +376,30 @@ class Agent:
         pair.move(PairState.SUCCEEDED)
         self._note_mapped(pair, mapped.address)
         self._list.thaw(pair.foundation)
+        self._deadline = max(self._deadline, now + PATIENCE)
         if check.nominating and self.controlling:
             self._select(pair)
             return
         self._events.append(PairValid(pair))
         if pair.nominated_by_peer and not self.controlling:
             self._select(pair)
-        elif self.controlling and self._is_running:
+        else:
             self._consider(now)
 
-    def _receive_error(self, check: Check, code: int) -> None:
+    def _receive_error(self, check: Check, code: int, now: float) -> None:
+        pair = check.pair
+        if code == _ROLE_CONFLICT and check.controlling == self.controlling:
+            # §7.2.5.1: the peer keeps its role; ours changes, and the tie-breaker with it.
+            self._tie_breaker = self._rng.getrandbits(64)
+            self._switch_role(now)
+        if check.cancelled or pair.state is not PairState.IN_PROGRESS:
+            # Another check of the pair is on its way, or was answered.
+            return
         if code == _ROLE_CONFLICT:
-            # §7.2.5.1: the peer keeps its role; the check is repeated with the other one.
-            if check.controlling == self.controlling:
-                self._switch_role()
-            if check.pair.state is PairState.IN_PROGRESS:
-                check.pair.move(PairState.WAITING)
-                self._list.trigger(check.pair)
-        elif check.pair.state is PairState.IN_PROGRESS:
-            check.pair.move(PairState.FAILED)
+            pair.move(PairState.WAITING)
+            self._list.trigger(pair)
+        else:
+            self._fail(pair, now)
 
     def _note_mapped(self, pair: CandidatePair, mapped: Address) -> None:
         """§7.2.5.3.1: a mapped address that no candidate of ours has is a new, peer-reflexive one."""
@@ -439,19 +418,25 @@ class Agent:
         )
 
     def _consider(self, now: float) -> None:
-        """A pair has become valid: nominate it now, or wait a moment for a better one (§8.1.1)."""
-        if self._nominating is not None:
+        """Nominate a valid pair: the best of all at once, another if none better turns up in a moment (§8.1.1)."""
+        if not self.controlling or not self._is_running or self._nominating is not None:
             return
-        first = next(iter(self._list), None)
-        if first is not None and first.state is PairState.SUCCEEDED:
+        best = self._best_valid
+        if best is None:
+            return
+        if best is next(iter(self._list)):
             self._choose(now)
         elif self._choose_at is None:
             self._choose_at = now + NOMINATION_PATIENCE
 
+    @property
+    def _best_valid(self) -> CandidatePair | None:
+        return next((pair for pair in self._list if pair.state is PairState.SUCCEEDED), None)
+
     def _choose(self, now: float) -> None:
         self._choose_at = None
-        best = next((pair for pair in self._list if pair.state is PairState.SUCCEEDED), None)
-        if best is None or not self.controlling or not self._is_running:
+        best = self._best_valid
+        if best is None:
             return
         self._nominating = best
         self._events.append(Nominating(best))
@@ -462,37 +447,23 @@ class Agent:
             return
         pair.nominated = True
         self._selected = pair
-        self._choose_at = None
         # §8.1.1: a selected pair ends all other checks.
-        self._list.stop()
-        self._checks.clear()
+        self._stop(CheckListState.COMPLETED)
         self._events.append(Selected(pair))
 
-    def _conclude(self, now: float) -> None:
-        """Give up when everything is known to fail, or patience ends (§8.1.2, RFC 8863)."""
-        exhausted = all(self._complete) and not self._list.undecided
-        has_valid = any(pair.state is PairState.SUCCEEDED for pair in self._list)
-        if has_valid and self.controlling:
-            self._deadline = max(self._deadline, now + NOMINATION_PATIENCE)
-            if self._nominating is None and self._choose_at is None:
-                self._choose(now)
-            return
-        # RFC 8863 §4: checks from the peer may still reveal a pair that works, until the time is up.
-        waits_for_peer = has_valid or not exhausted or len(self._list) == 0
-        if now < self._deadline and waits_for_peer:
-            return
-        self._list.state = CheckListState.FAILED
-        self._checks.clear()
-        self._events.append(Failed(self._failure()))
+    def _give_up(self, now: float) -> None:
+        """Patience is over (§8.1.2, RFC 8863 §4)."""
+        reason = self._failure()
+        self._stop(CheckListState.FAILED)
+        self._events.append(Failed(reason))
 
     def _failure(self) -> str:
         if self._remote_credentials is None:
             return "the peer's candidates never came"
         if len(self._list) == 0:
             return "no candidate of ours has a counterpart of the peer's in the same address family"
+        if not self.controlling and self._best_valid is not None:
+            return "a candidate pair works, but the peer, whose choice it is, never chose one"
         count = sum(1 for pair in self._list if pair.checks_sent)
-        return f"none of {count} candidate pairs let a check through and its answer back"
-
-
-def _report(pair: CandidatePair) -> PairReport:
-    return PairReport(pair.local, pair.remote, pair.state, pair.nominated, pair.rtt, pair.checks_sent)
+        reason = f"none of {count} candidate pairs let a check through and its answer back"
+        return reason if all(self._complete) else f"{reason}, and not all candidates are known"

@@ -61,22 +61,43 @@ def foundation(kind: CandidateKind, base: str, server: str = "") -> str:
     return hashlib.sha256(f"{kind.value} {base} {server} udp".encode()).hexdigest()[:8]
 
 
+# What answers here gives a machine's own secrets to whoever asks from it.
+_METADATA_SERVICES = {"169.254.169.254", "100.100.100.200", "fd00:ec2::254"}
+
+
 def can_pair(local: Address, remote: Address) -> bool:
     """Whether a datagram may go from one address to the other: same family and scope, and a single host.
 
-    A peer names addresses freely. What could only reach ourselves or many is never sent to.
+    A peer names addresses freely. What could only reach ourselves, many, or a cloud's metadata is never sent to.
     """
-    here, there = _ip(local), _ip(remote)
+    here, there = ip_without_zone(local), ip_without_zone(remote)
     return (
         here.version == there.version
         and remote.port != 0
         and not (there.is_multicast or there.is_unspecified)
         and str(there) != "255.255.255.255"
+        and str(there) not in _METADATA_SERVICES
+        # An IPv4 address in IPv6's clothes would pass all of these rules.
+        and not (isinstance(there, ipaddress.IPv6Address) and there.ipv4_mapped)
         and here.is_loopback == there.is_loopback
-        # RFC 8445 §6.1.2.2: link-local addresses pair with each other alone, and on one link.
-        and (here.version == 4 or here.is_link_local == there.is_link_local)
+        # RFC 8445 §6.1.2.2, RFC 3927 §2.6.2: link-local addresses pair with each other alone.
+        and here.is_link_local == there.is_link_local
     )
 
 
-def _ip(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def on_link_of(base: Address, remote: Candidate) -> Candidate:
+    """The peer's candidate as it is addressed from this base: an IPv6 link-local one in our zone (RFC 4007 §6).
+
+    The peer's own name of the link means nothing here.
+    """
+    host, _, zone = remote.address.host.partition("%")
+    ours = base.host.partition("%")[2] if ipaddress.ip_address(host).is_link_local else ""
+    if zone == ours:
+        return remote
+    address = Address(f"{host}%{ours}" if ours else host, remote.address.port)
+    return msgspec.structs.replace(remote, address=address)
+
+
+def ip_without_zone(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address's IP, of an IPv6 link-local one without its zone."""
     return ipaddress.ip_address(address.host.partition("%")[0])

@@ -6,7 +6,7 @@ import enum
 from collections import deque
 from collections.abc import Iterator
 
-from quice.ice.candidate import Candidate, CandidateKind, can_pair
+from quice.ice.candidate import Candidate, CandidateKind, can_pair, on_link_of
 from quice.ice.pair import CandidatePair, PairState
 from quice.wire import Address
 
@@ -20,6 +20,8 @@ class CheckListState(str, enum.Enum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    CLOSED = "closed"
+    """Ours: the agent was told to stop."""
 
 
 class CheckList:
@@ -60,6 +62,7 @@ class CheckList:
         # §6.1.2.4: a reflexive candidate is sent from its base, so its pairs are those of the base.
         if local.kind is CandidateKind.SERVER_REFLEXIVE or not can_pair(base, remote.address):
             return None
+        remote = on_link_of(base, remote)
         if self.find(base, remote.address) is not None:
             return None
         pair = CandidatePair(local, remote)
@@ -105,35 +108,46 @@ class CheckList:
             if pair.state is PairState.FROZEN and pair.foundation == foundation:
                 pair.move(PairState.WAITING)
 
-    def next(self) -> CandidatePair | None:
-        """The pair to check now: triggered, else the best that waits, else the best that may thaw (§6.1.4.2)."""
+    def rename(self, known: Candidate, candidate: Candidate) -> None:
+        """Give a remote candidate the name that the peer has for it, wherever it is paired (§7.3.1.3)."""
+        for pair in self._pairs:
+            if pair.remote is known:
+                pair.remote = candidate
+        self._sort()
+
+    def next_triggered(self) -> CandidatePair | None:
+        """The pair whose triggered check has waited longest (§6.1.4.2)."""
         while self._triggered:
             pair = self._triggered.popleft()
             if pair.state in (PairState.WAITING, PairState.IN_PROGRESS):
                 return pair
+        return None
+
+    def next_ordinary(self) -> CandidatePair | None:
+        """The best pair that waits, else the best that may thaw, which then waits (§6.1.4.2)."""
+        pair = self._ordinary()
+        if pair is not None:
+            pair.move(PairState.WAITING)
+        return pair
+
+    def _ordinary(self) -> CandidatePair | None:
+        busy = set()
+        frozen = []
         for pair in self._pairs:
             if pair.state is PairState.WAITING:
                 return pair
-        for pair in self._pairs:
-            if pair.state is PairState.FROZEN and self._may_thaw(pair):
-                pair.move(PairState.WAITING)
-                return pair
-        return None
+            if pair.state is PairState.IN_PROGRESS:
+                busy.add(pair.foundation)
+            elif pair.state is PairState.FROZEN:
+                frozen.append(pair)
+        return next((pair for pair in frozen if pair.foundation not in busy), None)
 
     @property
     def has_next(self) -> bool:
-        """Whether `next` has a pair to give."""
-        return bool(self._triggered) or any(
-            pair.state is PairState.WAITING or (pair.state is PairState.FROZEN and self._may_thaw(pair))
-            for pair in self._pairs
-        )
+        """Whether a pair may be there to check."""
+        return bool(self._triggered) or self._ordinary() is not None
 
-    @property
-    def undecided(self) -> bool:
-        """Whether there is a pair of which it is not known if it works."""
-        return any(pair.state not in (PairState.SUCCEEDED, PairState.FAILED) for pair in self._pairs)
-
-    def stop(self) -> None:
-        """A pair has been selected: no check begins any more (§8.1.1)."""
-        self.state = CheckListState.COMPLETED
+    def stop(self, state: CheckListState) -> None:
+        """No check begins any more: the list has come to its last state."""
+        self.state = state
         self._triggered.clear()

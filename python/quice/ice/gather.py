@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quice.ice.agent import DEFAULT_TA
-from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, priority
+from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, ip_without_zone, priority
 from quice.stun.attributes import XorMappedAddress
 from quice.stun.message import Method
 from quice.stun.transaction import ClientTransaction, Succeeded
@@ -69,7 +68,7 @@ def ranked(bases: Sequence[Base]) -> list[tuple[Base, int]]:
         group = [base for base in bases if base.interface.lower().startswith(_VIRTUAL) is virtual]
         v6 = [base for base in group if ":" in base.address.host]
         v4 = [base for base in group if ":" not in base.address.host]
-        v6.sort(key=lambda base: ipaddress.ip_address(base.address.host.partition("%")[0]).is_link_local)
+        v6.sort(key=lambda base: ip_without_zone(base.address).is_link_local)
         while v6 or v4:
             order += [family.pop(0) for family in (v6, v4) if family]
     return [(base, MAX_LOCAL_PREFERENCE - index) for index, base in enumerate(order)]
@@ -92,13 +91,16 @@ class Gatherer:
         self._done = False
         self._events: list[Event] = []
         for base, _ in ranked(bases):
-            self._add(CandidateKind.HOST, base.address, base.address, "")
+            # RFC 4007 §6: a zone is a name within one machine, and no business of the peer's.
+            address = Address(str(ip_without_zone(base.address)), base.address.port)
+            self._add(CandidateKind.HOST, address, base.address, "")
         self.handle_timeout(now)
 
     def receive(self, data: bytes, source: Address, destination: Address, now: float) -> bool:
         """Take in a datagram; returns whether it was an answer to one of our requests."""
         for transaction in self._asked:
-            if transaction.receive(data, source, destination, now):
+            # An answer that came to another base is none to this one's request.
+            if transaction.source == destination and transaction.receive(data, source, destination, now):
                 self._collect(transaction)
                 self._conclude(now)
                 return True
@@ -171,7 +173,7 @@ class Gatherer:
 
 def _reaches(base: Address, server: Address) -> bool:
     """Whether it makes sense to ask a server from a base."""
-    here, there = (ipaddress.ip_address(a.host.partition("%")[0]) for a in (base, server))
+    here, there = ip_without_zone(base), ip_without_zone(server)
     return (
         here.version == there.version
         and here.is_link_local == there.is_link_local
