@@ -1,153 +1,21 @@
 """STUN attributes as typed values (RFC 8489 §14), with those of ICE, TURN and NAT behaviour discovery.
 
-An attribute is a frozen dataclass with its type code in `TYPE`. Each kind of value has one base class that
-knows how to read and write it; `ATTRIBUTES` maps type codes to classes.
+An attribute is a frozen dataclass with its type code in `TYPE`; what its value looks like, it has from one of the
+classes in `quice.stun.values`. `ATTRIBUTES` maps type codes to classes.
 """
 
 from __future__ import annotations
 
 import enum
-import ipaddress
 import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quice.wire import Address
+from quice.stun.values import Attribute as Attribute
+from quice.stun.values import Bytes, Flag, Number, PlainAddress, Text, XorAddress
+from quice.stun.values import StunDecodeError as StunDecodeError
 
-MAGIC_COOKIE = 0x2112A442
-_COOKIE = MAGIC_COOKIE.to_bytes(4, "big")
-_FAMILY_IPV4 = 1
-_FAMILY_IPV6 = 2
-
-
-class StunDecodeError(ValueError):
-    """A datagram is not a STUN message, or an attribute in it is malformed."""
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """The base of all attributes."""
-
-    TYPE: ClassVar[int]
-
-    @classmethod
-    def decode(cls, value: bytes, transaction_id: bytes) -> Attribute:
-        """Read the attribute's value. Raises `StunDecodeError`."""
-        raise NotImplementedError
-
-    def encode(self, transaction_id: bytes) -> bytes:
-        """Write the attribute's value, without padding."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Bytes(Attribute):
-    """Opaque bytes."""
-
-    value: bytes
-
-    @classmethod
-    def decode(cls, value: bytes, transaction_id: bytes) -> Bytes:
-        return cls(value)
-
-    def encode(self, transaction_id: bytes) -> bytes:
-        return self.value
-
-
-@dataclass(frozen=True)
-class Text(Attribute):
-    """UTF-8 text."""
-
-    value: str
-
-    @classmethod
-    def decode(cls, value: bytes, transaction_id: bytes) -> Text:
-        try:
-            return cls(value.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise StunDecodeError(f"{cls.__name__} is not UTF-8") from error
-
-    def encode(self, transaction_id: bytes) -> bytes:
-        return self.value.encode("utf-8")
-
-
-@dataclass(frozen=True)
-class Flag(Attribute):
-    """Present or not, without a value."""
-
-    @classmethod
-    def decode(cls, value: bytes, transaction_id: bytes) -> Flag:
-        return cls()
-
-    def encode(self, transaction_id: bytes) -> bytes:
-        return b""
-
-
-@dataclass(frozen=True)
-class Number(Attribute):
-    """An unsigned number, with `FORMAT` as `struct` writes it."""
-
-    FORMAT: ClassVar[str] = "!I"
-    value: int
-
-    @classmethod
-    def decode(cls, value: bytes, transaction_id: bytes) -> Number:
-        try:
-            return cls(struct.unpack(cls.FORMAT, value)[0])
-        except struct.error as error:
-            raise StunDecodeError(f"{cls.__name__} has {len(value)} bytes") from error
-
-    def encode(self, transaction_id: bytes) -> bytes:
-        return struct.pack(self.FORMAT, self.value)
-
-
-@dataclass(frozen=True)
-class PlainAddress(Attribute):
-    """A transport address in the clear (§14.1)."""
-
-    address: Address
-
-    @classmethod
-    def decode(cls, value: bytes, transaction_id: bytes) -> PlainAddress:
-        return cls(_decode_address(value, bytes(18)))
-
-    def encode(self, transaction_id: bytes) -> bytes:
-        return _encode_address(self.address, bytes(18))
-
-
-@dataclass(frozen=True)
-class XorAddress(Attribute):
-    """A transport address obscured from NATs that rewrite what looks like one (§14.2)."""
-
-    address: Address
-
-    @classmethod
-    def decode(cls, value: bytes, transaction_id: bytes) -> XorAddress:
-        return cls(_decode_address(value, _xor_mask(transaction_id)))
-
-    def encode(self, transaction_id: bytes) -> bytes:
-        return _encode_address(self.address, _xor_mask(transaction_id))
-
-
-def _xor_mask(transaction_id: bytes) -> bytes:
-    """What port and address are XORed with: the port has the cookie's upper half."""
-    return _COOKIE[:2] + _COOKIE + transaction_id
-
-
-def _decode_address(value: bytes, mask: bytes) -> Address:
-    length = {_FAMILY_IPV4: 8, _FAMILY_IPV6: 20}.get(value[1]) if len(value) >= 4 else None
-    if length != len(value):
-        raise StunDecodeError("an address of unknown family or wrong length")
-    plain = bytes(a ^ b for a, b in zip(value[2:], mask, strict=False))
-    ip = ipaddress.ip_address(plain[2:])
-    return Address(str(ip), int.from_bytes(plain[:2], "big"))
-
-
-def _encode_address(address: Address, mask: bytes) -> bytes:
-    ip = ipaddress.ip_address(address.host.partition("%")[0])
-    family = _FAMILY_IPV4 if ip.version == 4 else _FAMILY_IPV6
-    plain = address.port.to_bytes(2, "big") + ip.packed
-    return bytes((0, family)) + bytes(a ^ b for a, b in zip(plain, mask, strict=False))
+_REASON_LIMIT = 763
 
 
 class MappedAddress(PlainAddress):
@@ -174,12 +42,25 @@ class ErrorCode(Attribute):
 
     @classmethod
     def decode(cls, value: bytes, transaction_id: bytes) -> ErrorCode:
-        if len(value) < 4 or not 3 <= value[2] & 7 <= 6 or value[3] > 99:
-            raise StunDecodeError("a malformed error code")
-        return cls((value[2] & 7) * 100 + value[3], value[4:].decode("utf-8", errors="replace"))
+        return cls(*_decode_error(value))
 
     def encode(self, transaction_id: bytes) -> bytes:
-        return bytes((0, 0, self.code // 100, self.code % 100)) + self.reason.encode("utf-8")
+        return b"\0\0" + _encode_error(self.code, self.reason)
+
+
+def _decode_error(value: bytes) -> tuple[int, str]:
+    """Code and reason, behind two octets that differ from attribute to attribute."""
+    if not 4 <= len(value) <= 4 + _REASON_LIMIT or not 3 <= value[2] & 7 <= 6 or value[3] > 99:
+        raise StunDecodeError("a malformed error code")
+    # The reason is for people (§14.8): one in another encoding must not hide the code.
+    return (value[2] & 7) * 100 + value[3], value[4:].decode("utf-8", errors="replace")
+
+
+def _encode_error(code: int, reason: str) -> bytes:
+    text = reason.encode("utf-8")
+    if not 300 <= code <= 699 or len(text) > _REASON_LIMIT:
+        raise ValueError(f"an error code of {code} with a reason of {len(text)} bytes")
+    return bytes(divmod(code, 100)) + text
 
 
 @dataclass(frozen=True)
@@ -226,6 +107,7 @@ class Realm(Text):
 
 class Nonce(Bytes):
     TYPE = 0x0015
+    LENGTHS = range(764)
 
 
 class XorRelayedAddress(XorAddress):
@@ -239,11 +121,34 @@ class RequestedAddressFamily(Number):
     FORMAT = "!Bxxx"
 
 
+@dataclass(frozen=True)
+class EvenPort(Attribute):
+    """Asks for a relayed address with an even port, and with `reserve` to keep the next one (RFC 8656 §18.7)."""
+
+    TYPE = 0x0018
+    reserve: bool
+
+    @classmethod
+    def decode(cls, value: bytes, transaction_id: bytes) -> EvenPort:
+        if len(value) != 1:
+            raise StunDecodeError("a malformed even port")
+        return cls(reserve=bool(value[0] & 0x80))
+
+    def encode(self, transaction_id: bytes) -> bytes:
+        return bytes((0x80 * self.reserve,))
+
+
 class RequestedTransport(Number):
     """An IP protocol number: 17 for UDP (RFC 8656 §18.8)."""
 
     TYPE = 0x0019
     FORMAT = "!Bxxx"
+
+
+class DontFragment(Flag):
+    """Relayed datagrams are to be sent with the DF bit (RFC 8656 §18.9)."""
+
+    TYPE = 0x001A
 
 
 class MessageIntegritySha256(Bytes):
@@ -282,10 +187,18 @@ class Userhash(Bytes):
     """SHA-256 of user name and realm (§14.4)."""
 
     TYPE = 0x001E
+    LENGTHS = range(32, 33)
 
 
 class XorMappedAddress(XorAddress):
     TYPE = 0x0020
+
+
+class ReservationToken(Bytes):
+    """Names a relayed address that was kept (RFC 8656 §18.10)."""
+
+    TYPE = 0x0022
+    LENGTHS = range(8, 9)
 
 
 class Priority(Number):
@@ -298,6 +211,12 @@ class UseCandidate(Flag):
     """Nominates the pair (RFC 8445 §7.1.2)."""
 
     TYPE = 0x0025
+
+
+class Padding(Bytes):
+    """Makes a message long enough to be fragmented (RFC 5780 §7.6)."""
+
+    TYPE = 0x0026
 
 
 class ResponsePort(Number):
@@ -325,15 +244,44 @@ class ChangeRequest(Attribute):
         return bytes((0, 0, 0, 4 * self.address + 2 * self.port))
 
 
+class AdditionalAddressFamily(Number):
+    """2: an IPv6 relayed address beside the IPv4 one (RFC 8656 §18.11)."""
+
+    TYPE = 0x8000
+    FORMAT = "!Bxxx"
+
+
+@dataclass(frozen=True)
+class AddressErrorCode(Attribute):
+    """Why one of two relayed addresses was not given; 1 for IPv4, 2 for IPv6 (RFC 8656 §18.12)."""
+
+    TYPE = 0x8001
+    family: int
+    code: int
+    reason: str = ""
+
+    @classmethod
+    def decode(cls, value: bytes, transaction_id: bytes) -> AddressErrorCode:
+        code, reason = _decode_error(value)
+        return cls(value[0], code, reason)
+
+    def encode(self, transaction_id: bytes) -> bytes:
+        return bytes((self.family, 0)) + _encode_error(self.code, self.reason)
+
+
 @dataclass(frozen=True)
 class PasswordAlgorithms(Attribute):
     """PASSWORD-ALGORITHMS: what the server accepts, best first (§14.11)."""
 
+    # Two algorithms exist, without parameters: 8 bytes. A client echoes the list, so that it must have an end.
+    LIMIT: ClassVar[int] = 256
     TYPE = 0x8002
     algorithms: tuple[tuple[int, bytes], ...]
 
     @classmethod
     def decode(cls, value: bytes, transaction_id: bytes) -> PasswordAlgorithms:
+        if len(value) > cls.LIMIT:
+            raise StunDecodeError("too many password algorithms")
         return cls(tuple(_decode_algorithms(value)))
 
     def encode(self, transaction_id: bytes) -> bytes:
@@ -361,11 +309,17 @@ def _encode_algorithms(algorithms: tuple[tuple[int, bytes], ...]) -> bytes:
 
 
 class AlternateDomain(Text):
+    """The name that the alternate server's certificate is for (§14.16)."""
+
     TYPE = 0x8003
+    LIMIT = 255
 
 
 class Software(Text):
+    """For people and logs (§14.14): a name in another encoding must not hide the rest of the message."""
+
     TYPE = 0x8022
+    ERRORS = "replace"
 
 
 class AlternateServer(PlainAddress):
@@ -408,9 +362,10 @@ ATTRIBUTES: dict[int, type[Attribute]] = {
     kind.TYPE: kind
     for kind in (
         MappedAddress, ChangeRequest, Username, MessageIntegrity, ErrorCode, UnknownAttributes, ChannelNumber,
-        Lifetime, XorPeerAddress, Data, Realm, Nonce, XorRelayedAddress, RequestedAddressFamily,
-        RequestedTransport, MessageIntegritySha256, PasswordAlgorithmChoice, Userhash, XorMappedAddress, Priority,
-        UseCandidate, ResponsePort, PasswordAlgorithms, AlternateDomain, Software, AlternateServer, Fingerprint,
-        IceControlled, IceControlling, ResponseOrigin, OtherAddress,
+        Lifetime, XorPeerAddress, Data, Realm, Nonce, XorRelayedAddress, RequestedAddressFamily, EvenPort,
+        RequestedTransport, DontFragment, MessageIntegritySha256, PasswordAlgorithmChoice, Userhash, XorMappedAddress,
+        ReservationToken, Priority, UseCandidate, Padding, ResponsePort, AdditionalAddressFamily, AddressErrorCode,
+        PasswordAlgorithms, AlternateDomain, Software, AlternateServer, Fingerprint, IceControlled, IceControlling,
+        ResponseOrigin, OtherAddress,
     )
 }  # fmt: skip

@@ -12,20 +12,22 @@ from typing import TypeVar
 
 from quice.stun.attributes import (
     ATTRIBUTES,
-    MAGIC_COOKIE,
-    Attribute,
     ErrorCode,
     Fingerprint,
     MessageIntegrity,
     MessageIntegritySha256,
-    StunDecodeError,
 )
+from quice.stun.values import MAGIC_COOKIE, Attribute, StunDecodeError
 
 HEADER_LENGTH = 20
 TRANSACTION_ID_LENGTH = 12
 # RFC 8489 §14: types from here on may be ignored by who does not know them.
 _COMPREHENSION_OPTIONAL = 0x8000
 _FINGERPRINT_XOR = 0x5354554E
+_COOKIE = MAGIC_COOKIE.to_bytes(4, "big")
+_MAX_LENGTH = 0xFFFC
+# MESSAGE-INTEGRITY-SHA256 and FINGERPRINT.
+_TRAILER = 36 + 8
 _SHA1_LENGTH = 20
 _SHA256_LENGTHS = (16, 20, 24, 28, 32)
 
@@ -70,7 +72,7 @@ def is_stun(data: bytes | memoryview) -> bool:
     return (
         len(data) >= HEADER_LENGTH
         and data[0] < 4
-        and bytes(data[4:8]) == MAGIC_COOKIE.to_bytes(4, "big")
+        and data[4:8] == _COOKIE
         and int.from_bytes(data[2:4], "big") + HEADER_LENGTH == len(data)
         and len(data) % 4 == 0
     )
@@ -109,30 +111,45 @@ class Message:
         """Whether the message carries an integrity attribute of either kind."""
         return bool(self._sha1_at or self._sha256_at)
 
+    @property
+    def has_sha256(self) -> bool:
+        """Whether the message carries MESSAGE-INTEGRITY-SHA256: then its answer must, too (§9.1.3)."""
+        return bool(self._sha256_at)
+
     def verify(self, key: bytes) -> bool:
-        """Whether every integrity attribute in a decoded message is right for `key`, and there is one (§9)."""
-        if not self.has_integrity:
+        """Whether a decoded message was made by who knows `key` (§9.1.3, §9.2.4).
+
+        MESSAGE-INTEGRITY-SHA256 decides if it is there, else MESSAGE-INTEGRITY. Neither ICE nor TURN allows a
+        truncated value (§14.6), so that one is wrong.
+        """
+        start, digest = (self._sha256_at, hashlib.sha256) if self._sha256_at else (self._sha1_at, hashlib.sha1)
+        if not start:
             return False
-        for start, digest in ((self._sha1_at, hashlib.sha1), (self._sha256_at, hashlib.sha256)):
-            if start:
-                length = int.from_bytes(self._raw[start + 2 : start + 4], "big")
-                value = self._raw[start + 4 : start + 4 + length]
-                covered = _with_length(self._raw[:start], start + 4 + length)
-                if not hmac.compare_digest(hmac.digest(key, covered, digest)[:length], value):
-                    return False
-        return True
+        value_at = start + 4
+        end = value_at + int.from_bytes(self._raw[start + 2 : value_at], "big")
+        expected = hmac.digest(key, _with_length(self._raw[:start], end), digest)
+        return hmac.compare_digest(expected, self._raw[value_at:end])
 
     def encode(self, key: bytes | None = None, *, sha256: bool = False, fingerprint: bool = True) -> bytes:
-        """The message as bytes, with MESSAGE-INTEGRITY (or -SHA256) if a key is given, and FINGERPRINT."""
+        """The message as bytes, with MESSAGE-INTEGRITY (or -SHA256) if a key is given, and FINGERPRINT.
+
+        Raises `ValueError` for a value that does not fit its attribute, or attributes too long together.
+        """
+        if len(self.transaction_id) != TRANSACTION_ID_LENGTH:
+            raise ValueError(f"a transaction id has {TRANSACTION_ID_LENGTH} bytes")
         parts = [b""]
-        length = HEADER_LENGTH
-        for attribute in self.attributes:
-            value = attribute.encode(self.transaction_id)
-            part = struct.pack("!HH", attribute.TYPE, len(value)) + value + bytes(-len(value) % 4)
-            parts.append(part)
-            length += len(part)
-        number = _NUMBERS[self.method, self.kind]
-        parts[0] = struct.pack("!HHI", number, length - HEADER_LENGTH, MAGIC_COOKIE) + self.transaction_id
+        length = 0
+        try:
+            for attribute in self.attributes:
+                value = attribute.encode(self.transaction_id)
+                part = struct.pack("!HH", attribute.TYPE, len(value)) + value + bytes(-len(value) % 4)
+                parts.append(part)
+                length += len(part)
+        except (struct.error, OverflowError) as error:
+            raise ValueError(f"a value does not fit its attribute: {error}") from error
+        if length > _MAX_LENGTH - _TRAILER:
+            raise ValueError(f"{length} bytes of attributes are too many for a message")
+        parts[0] = struct.pack("!HHI", _NUMBERS[self.method, self.kind], length, MAGIC_COOKIE) + self.transaction_id
         data = b"".join(parts)
         if key is not None:
             kind, digest = (
@@ -147,10 +164,11 @@ class Message:
         return data
 
     @classmethod
-    def decode(cls, data: bytes) -> Message:
+    def decode(cls, data: bytes | memoryview) -> Message:
         """Read a message. Raises `StunDecodeError` for what is none, or has a wrong FINGERPRINT."""
         if not is_stun(data):
             raise StunDecodeError("not a STUN message")
+        data = bytes(data)
         pair = _TYPES.get(int.from_bytes(data[:2], "big"))
         if pair is None:
             raise StunDecodeError("an unknown method")
