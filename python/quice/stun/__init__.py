@@ -2,14 +2,16 @@
 
 from quice.stun.attributes import Attribute, StunDecodeError
 from quice.stun.message import Kind, Message, Method, is_stun
-from quice.stun.transaction import ClientTransaction, Refused, Succeeded, TimedOut
+from quice.stun.transaction import ClientTransaction, Incomprehensible, Redirected, Refused, Succeeded, TimedOut
 
 __all__ = [
     "Attribute",
     "ClientTransaction",
+    "Incomprehensible",
     "Kind",
     "Message",
     "Method",
+    "Redirected",
     "Refused",
     "StunDecodeError",
     "Succeeded",

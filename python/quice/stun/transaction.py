@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quice.stun.attributes import Attribute, StunDecodeError
-from quice.stun.auth import LongTerm, ShortTerm
+from quice.stun.attributes import AlternateDomain, AlternateServer, Attribute, ErrorCode, StunDecodeError
+from quice.stun.auth import LongTerm, ShortTerm, is_bid_down
 from quice.stun.message import TRANSACTION_ID_LENGTH, Kind, Message, Method
 from quice.wire import Address, Random, Transmit
 
@@ -16,6 +16,8 @@ _RC = 7
 _RM = 16
 # A server that keeps asking for other credentials would keep us busy for ever.
 _MAX_CHALLENGES = 2
+_TRY_ALTERNATE = 300
+_CHALLENGES = (401, 438)
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,38 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Refused:
-    """The server answered with an error: `response.error` has code and reason; 300 names another server."""
+    """The server answered with an error: `response.error` has code and reason."""
+
+    response: Message
+
+
+@dataclass(frozen=True)
+class Redirected:
+    """The server names another one, of the same address family, to be asked instead (§10).
+
+    `domain`: the name that the other server's certificate has to be for, over TLS and DTLS.
+    """
+
+    response: Message
+    server: Address
+    domain: str | None
+
+
+@dataclass(frozen=True)
+class Incomprehensible:
+    """The server's answer has attributes that must be understood and are not, or is an error without a code."""
 
     response: Message
 
 
 @dataclass(frozen=True)
 class TimedOut:
-    """No answer came to any of the requests."""
+    """No answer came to any of the requests, or, with `integrity_violated`, none that was authentic (§9.1.4)."""
+
+    integrity_violated: bool = False
 
 
-Outcome = Succeeded | Refused | TimedOut
+Outcome = Succeeded | Refused | Redirected | Incomprehensible | TimedOut
 
 
 def transaction_id(rng: Random) -> bytes:
@@ -73,6 +96,7 @@ class ClientTransaction:
         self._rng = rng
         self._rto = rto
         self._challenges = 0
+        self._integrity_violated = False
         self._outgoing: list[Transmit] = []
         self._outcome: Outcome | None = None
         self._reported = False
@@ -88,7 +112,8 @@ class ClientTransaction:
             key = credentials.key
         message = Message(self._method, Kind.REQUEST, self.transaction_id, attributes)
         self._key = key
-        self._request = message.encode(key, sha256=isinstance(credentials, LongTerm) and bool(credentials.algorithms))
+        self._sha256 = isinstance(credentials, LongTerm) and bool(credentials.algorithms)
+        self._request = message.encode(key, sha256=self._sha256)
         self._sent = 0
         self._wait = self._rto
         self._deadline = now
@@ -105,36 +130,53 @@ class ClientTransaction:
             or response.method != self._method
             or response.kind not in (Kind.SUCCESS, Kind.ERROR)
             or source != self.destination
-            or self._outcome is not None
         ):
             return False
-        if response.kind is Kind.ERROR and self._challenge(response, now):
-            return True
-        must_verify = response.kind is Kind.SUCCESS or response.has_integrity
-        if self._key is not None and must_verify and not response.verify(self._key):
-            # §9.1.4, §9.2.5: a response that is not authentic is treated as if it had not come. An error may
-            # be bare: the server could not know the key to sign it with.
-            return True
-        if response.kind is Kind.ERROR or response.unknown_required:
-            self._finish(Refused(response))
-        else:
-            self._finish(Succeeded(response, source))
+        if self._outcome is None:
+            self._judge(response, source, now)
         return True
 
-    def _challenge(self, response: Message, now: float) -> bool:
-        """Try again with what a 401 or 438 asks for; returns whether there is a new request."""
-        if not isinstance(self.credentials, LongTerm) or response.error.code not in (401, 438):
-            return False
-        if response.error.code == 401 and self.credentials.nonce:
-            # §9.2.5: these credentials have been refused; the same again would be too.
-            return False
-        renewed = self.credentials.challenged(response)
+    def _judge(self, response: Message, source: Address, now: float) -> None:
+        """End the transaction, begin it anew, or pass over a response that has to be."""
+        if isinstance(self.credentials, LongTerm):
+            if response.kind is Kind.ERROR and response.error.code in _CHALLENGES:
+                # §9.2.4: the server can't sign these, for it does not know us yet.
+                self._answer_challenge(self.credentials, response, now)
+                return
+            if is_bid_down(response):
+                return
+        if self._key is not None and not (response.has_sha256 == self._sha256 and response.verify(self._key)):
+            # §9.1.4, §9.2.5: as if it had not come. The next one may be authentic.
+            self._integrity_violated = True
+            return
+        if response.unknown_required or (response.kind is Kind.ERROR and response.get(ErrorCode) is None):
+            # §6.3.3, §6.3.4.
+            self._finish(Incomprehensible(response))
+        elif response.kind is Kind.SUCCESS:
+            self._finish(Succeeded(response, source))
+        else:
+            self._finish(self._redirection(response) or Refused(response))
+
+    def _answer_challenge(self, credentials: LongTerm, response: Message, now: float) -> None:
+        """Try again with what a 401 or 438 asks for, where that makes sense."""
+        renewed = credentials.challenged(response)
         if renewed is None or self._challenges >= _MAX_CHALLENGES:
-            return False
+            self._finish(Refused(response))
+            return
         self._challenges += 1
         self.credentials = renewed
+        self._outgoing.clear()
         self._start(now)
-        return True
+
+    def _redirection(self, response: Message) -> Redirected | None:
+        """Where a 300 leads to. One that nobody has signed leads nowhere (§14.8), nor one to another family (§10)."""
+        server = response.get(AlternateServer)
+        if response.error.code != _TRY_ALTERNATE or self._key is None or server is None:
+            return None
+        if server.address.ip.version != self.destination.ip.version:
+            return None
+        domain = response.get(AlternateDomain)
+        return Redirected(response, server.address, domain.value if domain is not None else None)
 
     def timeout(self) -> float | None:
         """When `handle_timeout` wants to be called next."""
@@ -145,7 +187,7 @@ class ClientTransaction:
         if self._outcome is not None or now < self._deadline:
             return
         if self._sent == _RC:
-            self._finish(TimedOut())
+            self._finish(TimedOut(self._integrity_violated))
             return
         self._outgoing.append(Transmit(self._request, self.source, self.destination))
         self._sent += 1
