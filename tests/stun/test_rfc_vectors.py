@@ -12,7 +12,7 @@ from quice.stun.attributes import (
     Username,
     XorMappedAddress,
 )
-from quice.stun.auth import long_term_key, short_term_key, userhash
+from quice.stun.auth import SecurityFeature, long_term_key, security_features, short_term_key, userhash
 from quice.stun.message import Kind, Message, Method
 from quice.wire import Address
 from tests import vectors
@@ -20,6 +20,20 @@ from tests import vectors
 PASSWORD = "VOkJxbRl1RmTxUk/WvJxBt"
 USER = "\u30de\u30c8\u30ea\u30c3\u30af\u30b9"
 ID = bytes.fromhex("b7e7a701bc34d686fa87dfae")
+
+
+def assert_same_but_padding(ours: bytes, theirs: bytes) -> None:
+    """The RFC pads with spaces, we with zeros as RFC 8489 §14 wants: all else is the same up to the integrity."""
+    end = len(theirs) - 24 - 8
+    assert len(ours) == len(theirs)
+    patched, position = bytearray(ours), 20
+    while position < end:
+        length = int.from_bytes(ours[position + 2 : position + 4], "big")
+        value_end, position = position + 4 + length, position + 4 + (length + 3 & ~3)
+        assert not any(ours[value_end:position])
+        patched[value_end:position] = b" " * (position - value_end)
+    assert patched[:end] == theirs[:end]
+    assert Message.decode(ours).verify(short_term_key(PASSWORD))
 
 
 def test_rfc5769_2_1_sample_request() -> None:
@@ -34,25 +48,25 @@ def test_rfc5769_2_1_sample_request() -> None:
     assert message.has_fingerprint
     assert message.verify(short_term_key(PASSWORD))
     assert not message.verify(short_term_key(PASSWORD + "x"))
-    # The RFC pads USERNAME with spaces, we with zeros; but for those, the same bytes come out.
-    ours = bytearray(message.encode(short_term_key(PASSWORD)))
-    theirs = bytearray(vectors.RFC5769_REQUEST)
-    assert ours[:73] == theirs[:73]
-    assert len(ours) == len(theirs)
+    assert_same_but_padding(message.encode(short_term_key(PASSWORD)), vectors.RFC5769_REQUEST)
 
 
 def test_rfc5769_2_2_sample_ipv4_response() -> None:
     message = Message.decode(vectors.RFC5769_IPV4_RESPONSE)
     assert message.kind is Kind.SUCCESS
     assert message.attributes == (Software("test vector"), XorMappedAddress(Address("192.0.2.1", 32853)))
+    assert message.has_fingerprint
     assert message.verify(short_term_key(PASSWORD))
+    assert_same_but_padding(message.encode(short_term_key(PASSWORD)), vectors.RFC5769_IPV4_RESPONSE)
 
 
 def test_rfc5769_2_3_sample_ipv6_response() -> None:
     message = Message.decode(vectors.RFC5769_IPV6_RESPONSE)
     address = Address("2001:db8:1234:5678:11:2233:4455:6677", 32853)
     assert message.get(XorMappedAddress) == XorMappedAddress(address)
+    assert message.has_fingerprint
     assert message.verify(short_term_key(PASSWORD))
+    assert_same_but_padding(message.encode(short_term_key(PASSWORD)), vectors.RFC5769_IPV6_RESPONSE)
 
 
 def test_rfc5769_2_4_sample_request_with_long_term_authentication() -> None:
@@ -66,6 +80,10 @@ def test_rfc5769_2_4_sample_request_with_long_term_authentication() -> None:
 
 def test_rfc8489_b_1_sample_request_with_sha256_and_userhash() -> None:
     message = Message.decode(vectors.RFC8489_SHA256_REQUEST)
+    nonce = message.get(Nonce)
+    assert nonce is not None
+    # Erratum 6290: the request has USERHASH, so that its nonce must say that the server takes it.
+    assert security_features(nonce.value) is SecurityFeature.USERNAME_ANONYMITY
     assert message.get(Userhash) == Userhash(userhash(USER, "example.org"))
     assert message.get(PasswordAlgorithmChoice) == PasswordAlgorithmChoice(PasswordAlgorithm.SHA256)
     key = long_term_key(USER, "example.org", "TheMatrIX", PasswordAlgorithm.SHA256)
