@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import sys
@@ -14,16 +15,53 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from lab.ground import LabError, available
 from lab.nat import Nat
-from lab.network import LabError, available
-from lab.story import Event, Machine, StoryError, ThisMachine, Transfer, serving, transfer, two_sites
+from lab.story import Event, Machine, StoryError, ThisMachine, Transfer, exit_on_sigterm, serving, transfer, two_sites
 
-SIZE = 100_000_000
-_IN_LAB = "QUICE_DEMO_IN_USER_NAMESPACE"
+_MEGABYTE = 1_000_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demonstration; 0 when the digests agree and, with NATs, the path was direct."""
+    parser = argparse.ArgumentParser(prog="python -m lab.demo", description=__doc__)
+    parser.add_argument("--loopback", action="store_true", help="without NATs, even where they could be had")
+    parser.add_argument("--megabytes", type=int, default=100, metavar="N", help="how much to send (100)")
+    options = parser.parse_args(arguments)
+    why_not = "as was asked" if options.loopback else available()
+    console = Console(highlight=False, markup=False)  # [2001:db8::1] is an address
+    try:
+        return _demonstrate(console, options.megabytes * _MEGABYTE, why_not)
+    except (StoryError, LabError) as error:
+        return _fail(console, str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _demonstrate(console: Console, size: int, why_not: str | None) -> int:
+    if why_not is None:
+        console.print("Two peers, each behind a port-restricted NAT of its own (kernel NATs in namespaces).")
+    else:
+        console.print(f"Two peers on loopback, without NATs: {why_not}.")
+    with tempfile.TemporaryDirectory(prefix="quice-demo-") as folder:
+        source, out = Path(folder, "random.bin"), Path(folder, "out")
+        content = os.urandom(size)
+        source.write_bytes(content)
+        with _world(why_not) as (url, sender, receiver):
+            result = _transfer(console, sender, receiver, url, source, out, size)
+        if result.error is not None:
+            return _fail(console, result.error["message"])
+        _tell(console, result)
+        if not _same(content, out / source.name):
+            return _fail(console, "the digests differ: what was received is not what was sent")
+    console.print("the digests agree", style="green")
+    if why_not is None and result.path["kind"] != "direct":
+        return _fail(console, f"the path is not direct but {result.path['kind']}")
+    return 0
 
 
 @contextmanager
-def world(why_not: str | None) -> Iterator[tuple[str, Machine, Machine]]:
+def _world(why_not: str | None) -> Iterator[tuple[str, Machine, Machine]]:
     """The server's URL and the two machines."""
     if why_not is None:
         with two_sites(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED) as places:
@@ -34,72 +72,55 @@ def world(why_not: str | None) -> Iterator[tuple[str, Machine, Machine]]:
             yield url, machine, machine
 
 
-def main() -> int:
-    console = Console()
-    why_not = available()
-    if why_not is None:
-        console.print("Two peers, each behind a port-restricted NAT of its own (kernel NATs in namespaces).")
-    else:
-        console.print(f"Two peers on loopback, [bold]without NATs[/]: {why_not}.")
-    with tempfile.TemporaryDirectory(prefix="quice-demo-") as folder:
-        source, out = Path(folder, "random.bin"), Path(folder, "out")
-        content = os.urandom(SIZE)
-        source.write_bytes(content)
-        try:
-            with world(why_not) as (url, sender, receiver):
-                result = _transfer(console, sender, receiver, url, source, out)
-        except (StoryError, LabError) as error:
-            console.print(f"[red]{error}[/]")
-            return 1
-        return _judge(console, result, content, out / source.name, direct_wanted=why_not is None)
-
-
-def _transfer(console: Console, sender: Machine, receiver: Machine, url: str, source: Path, out: Path) -> Transfer:
-    columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+def _transfer(
+    console: Console, sender: Machine, receiver: Machine, url: str, source: Path, out: Path, size: int
+) -> Transfer:
+    columns = (TextColumn("receiving"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=SIZE)
+        task = bar.add_task("", total=size)
         return transfer(sender, receiver, url, [source], out, lambda event: bar.update(task, completed=event["bytes"]))
 
 
-def _judge(console: Console, result: Transfer, content: bytes, target: Path, *, direct_wanted: bool) -> int:
-    if result.error is not None:
-        console.print(f"[red]{result.error['message']}[/]")
-        return 1
+def _tell(console: Console, result: Transfer) -> None:
     for side in ("sender", "receiver"):
-        console.print(f"{side}'s candidates: " + ", ".join(result.reports[side]["local_candidates"]))
-    console.print(_pairs(result.reports["receiver"]))
-    done = result.done
+        if side in result.reports:
+            candidates = ", ".join(result.reports[side]["local_candidates"])
+            console.print(f"{side}'s candidates: {candidates}")
+    if "receiver" in result.reports:
+        console.print(_pairs(result.reports["receiver"]))
+    path, done = result.path, result.done
     rate = done["bytes"] * 8 / done["seconds"] / 1e6
-    console.print(f"path: [bold]{result.path['kind']}[/], {result.path['local']} to {result.path['remote']}")
+    console.print(f"path: {path['kind']}, {path['local']} to {path['remote']}")
     console.print(f"connected in {done['connect_seconds'] * 1000:.0f} ms; {rate:,.0f} Mbit/s")
-    same = hashlib.sha256(target.read_bytes()).digest() == hashlib.sha256(content).digest()
-    console.print("digests agree" if same else "[red]digests differ[/]")
-    if direct_wanted and result.path["kind"] != "direct":
-        console.print("[red]the path is not direct[/]")
-        return 1
-    return 0 if same else 1
 
 
 def _pairs(report: Event) -> Table:
-    table = Table("local", "remote", "state", "checks", "rtt", title="pairs tried by the receiver")
+    table = Table(title="pairs tried by the receiver", title_justify="left")
+    for column in ("local", "remote", "state"):
+        table.add_column(column, overflow="fold")
+    table.add_column("rtt", justify="right", no_wrap=True)
     for pair in report["pairs"]:
-        state = pair["state"] + (" (selected)" if pair["nominated"] else "")
+        state = pair["state"] + (", selected" if pair["nominated"] else "")
         rtt = f"{pair['rtt_ms']:.1f} ms" if pair["rtt_ms"] is not None else ""
-        table.add_row(pair["local"], pair["remote"], state, str(pair["checks_sent"]), rtt)
+        table.add_row(pair["local"], pair["remote"], state, rtt)
     return table
 
 
-def _in_user_namespace() -> None:
-    """Without root, but with user namespaces, be root in one: network namespaces can be made there."""
-    if os.geteuid() == 0 or _IN_LAB in os.environ:
-        return
-    wrap = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
-    prepare = 'mount -t tmpfs tmpfs /run && mkdir -p /run/netns && exec "$@"'
-    if os.spawnlp(os.P_WAIT, "sh", "sh", "-c", f"{' '.join(wrap)} true 2>/dev/null") == 0:
-        os.environ[_IN_LAB] = "1"
-        os.execvp(wrap[0], [*wrap, "sh", "-c", prepare, "sh", sys.executable, "-m", "lab.demo"])
+def _same(content: bytes, received: Path) -> bool:
+    if not received.is_file():
+        return False
+    with received.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest() == hashlib.sha256(content).digest()
+
+
+def _fail(console: Console, why: str) -> int:
+    console.print(why, style="red")
+    return 1
 
 
 if __name__ == "__main__":
-    _in_user_namespace()
+    exit_on_sigterm()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Every pair of NATs, both ways: `python -m lab.matrix --runs 10` prints how many connections were direct."""
+"""Every pair of NATs, both ways: `python -m lab.matrix --runs 10` prints how the connections went."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from lab.ground import LabError, available
 from lab.nat import Nat
 from lab.network import Host
-from lab.story import Command, Event, two_sites
+from lab.story import Command, Event, StoryError, exit_on_sigterm, two_sites
 
 CONES = (Nat.PUBLIC, Nat.FULL_CONE, Nat.ADDRESS_RESTRICTED, Nat.PORT_RESTRICTED)
-_IDENTITY = str(Path(tempfile.gettempdir(), "quice-lab-identity"))
 WITH_SYMMETRIC = (Nat.PUBLIC, Nat.FULL_CONE, Nat.ADDRESS_RESTRICTED)
 DIRECT = [
     *itertools.product(CONES, CONES),
@@ -33,62 +31,97 @@ IMPOSSIBLE = [
     (Nat.PORT_RESTRICTED, Nat.SYMMETRIC),
 ]
 """Pairs that only a relay could connect: a symmetric NAT's next port can't be known, and only that would be let in."""
+PATIENCE = 15.0
+"""Seconds in which a pair that can't go direct says so."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Attempt:
-    """One connection attempt: the path it got, or its error, and how long the command took (seconds)."""
+    """One connection attempt, as `quice ping` tells it; times are seconds."""
 
     path: Event | None
     error: Event | None
+    status: int
     connect_seconds: float
     seconds: float
+    """What the whole command took."""
+
+    @property
+    def direct(self) -> bool:
+        return self.status == 0 and self.path is not None and self.path["kind"] == "direct"
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended in the error that says that there is no path, in time."""
+        kind = self.error and self.error["kind"]
+        return self.status == 1 and self.path is None and kind == "no_path" and self.seconds < PATIENCE
 
 
 def attempt(url: str, connecting: Host, answering: Host) -> Attempt:
-    """Connect from one fresh process to another, with one `quice ping`."""
-    answer = Command(answering, "ping", "--server", url, "--identity", _IDENTITY)
-    started = time.monotonic()
-    path = error = None
-    connect_seconds = 0.0
-    try:
+    """Connect from one fresh process to another, with one `quice ping`. Raises `StoryError`."""
+    with (
+        tempfile.TemporaryDirectory(prefix="quice-lab-") as folder,
+        Command(answering, "ping", "--server", url, "--identity", str(Path(folder, "identity"))) as answer,
+    ):
         ticket = answer.wait_for("ticket")["ticket"]
         started = time.monotonic()
-        ping = Command(connecting, "ping", ticket, "--count", "1")
-        try:
+        told: dict[str, Event] = {}
+        with Command(connecting, "ping", ticket, "--count", "1") as ping:
             for event in ping.events():
-                match event["event"]:
-                    case "path":
-                        path = event
-                    case "error":
-                        error = event
-                    case "done":
-                        connect_seconds = event["connect_seconds"]
-        finally:
-            ping.stop()
-    finally:
-        answer.stop()
-    return Attempt(path, error, connect_seconds, time.monotonic() - started)
+                told[event["event"]] = event
+            status = ping.status()
+        seconds = time.monotonic() - started
+    if not told.keys() & {"done", "error"}:
+        raise StoryError(f"quice ping ended with status {status}, and without a word")
+    connect_seconds = told["done"]["connect_seconds"] if "done" in told else 0.0
+    return Attempt(told.get("path"), told.get("error"), status, connect_seconds, seconds)
+
+
+def _row(pair: tuple[Nat, Nat], runs: int, good: Callable[[Attempt], bool]) -> list[Attempt]:
+    """Try one pair, print its line, and return the attempts that did not go as they should."""
+    first, second = pair
+    with two_sites(first, second) as (url, one, two):
+        attempts = [attempt(url, one, two) for _ in range(runs)]
+    failed = [a for a in attempts if not good(a)]
+    counts = [f"{sum(map(check, attempts))}/{runs}" for check in (lambda a: a.direct, lambda a: a.refused)]
+    times = [1000 * (a.connect_seconds or a.seconds) for a in attempts]
+    columns = (first.value, second.value, *counts, f"{statistics.median(times):.0f}", f"{max(times):.0f}")
+    print(_LINE.format(*columns), "" if not failed else "  FAILED", sep="", flush=True)
+    return failed
+
+
+_LINE = "{:19} {:19} {:>7} {:>8} {:>7} {:>8}"
+
+
+def _print_table(runs: int) -> int:
+    print(_LINE.format("connecting", "connected to", "direct", "no path", "median", "max (ms)"), flush=True)
+    failed = [a for pair in DIRECT for a in _row(pair, runs, lambda a: a.direct)]
+    failed += [a for pair in IMPOSSIBLE for a in _row(pair, runs, lambda a: a.refused)]
+    for error in sorted({a.error["message"] for a in failed if a.error is not None}):
+        print(f"seen: {error}")
+    total = runs * (len(DIRECT) + len(IMPOSSIBLE))
+    print(f"{total - len(failed)} of {total} connections went as they should")
+    return 1 if failed else 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=10)
+    parser = argparse.ArgumentParser(prog="python -m lab.matrix", description=__doc__)
+    parser.add_argument("--runs", type=int, default=10, metavar="N", help="connections for each pair")
     runs = parser.parse_args().runs
-    console = Console()
-    table = Table("connecting", "connected to", "direct", "median ms to connect", title=f"{runs} runs of each pair")
-    failures = 0
-    for first, second in DIRECT:
-        with two_sites(first, second) as (url, one, two):
-            attempts = [attempt(url, one, two) for _ in range(runs)]
-        direct = [a for a in attempts if a.path is not None and a.path["kind"] == "direct"]
-        failures += runs - len(direct)
-        median = statistics.median(a.connect_seconds for a in direct) * 1000 if direct else float("nan")
-        console.print(f"{first.value} -> {second.value}: {len(direct)} of {runs}, {median:.0f} ms")
-        table.add_row(first.value, second.value, f"{len(direct)}/{runs}", f"{median:.0f}")
-    console.print(table)
-    return 1 if failures else 0
+    if runs < 1:
+        parser.error("--runs: at least 1")
+    if (why_not := available()) is not None:
+        print(why_not, file=sys.stderr)
+        return 1
+    try:
+        return _print_table(runs)
+    except (LabError, StoryError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     sys.exit(main())

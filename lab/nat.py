@@ -30,15 +30,22 @@ class Verdict:
 
     mapping: Behaviour
     filtering: Behaviour
+    preserves_port: bool
+    """Whether a host's port is also its port on the internet while that is free (RFC 4787 §4.2.1)."""
 
+
+_INDEPENDENT = Behaviour.ENDPOINT_INDEPENDENT
+_BY_ADDRESS = Behaviour.ADDRESS_DEPENDENT
+_BY_PORT = Behaviour.ADDRESS_AND_PORT_DEPENDENT
 
 CLAIMS = {
-    Nat.PUBLIC: Verdict(Behaviour.ENDPOINT_INDEPENDENT, Behaviour.ENDPOINT_INDEPENDENT),
-    Nat.FULL_CONE: Verdict(Behaviour.ENDPOINT_INDEPENDENT, Behaviour.ENDPOINT_INDEPENDENT),
-    Nat.ADDRESS_RESTRICTED: Verdict(Behaviour.ENDPOINT_INDEPENDENT, Behaviour.ADDRESS_DEPENDENT),
-    Nat.PORT_RESTRICTED: Verdict(Behaviour.ENDPOINT_INDEPENDENT, Behaviour.ADDRESS_AND_PORT_DEPENDENT),
-    Nat.SYMMETRIC: Verdict(Behaviour.ADDRESS_AND_PORT_DEPENDENT, Behaviour.ADDRESS_AND_PORT_DEPENDENT),
+    Nat.PUBLIC: Verdict(_INDEPENDENT, _INDEPENDENT, preserves_port=True),
+    Nat.FULL_CONE: Verdict(_INDEPENDENT, _INDEPENDENT, preserves_port=True),
+    Nat.ADDRESS_RESTRICTED: Verdict(_INDEPENDENT, _BY_ADDRESS, preserves_port=True),
+    Nat.PORT_RESTRICTED: Verdict(_INDEPENDENT, _BY_PORT, preserves_port=True),
+    Nat.SYMMETRIC: Verdict(_BY_PORT, _BY_PORT, preserves_port=False),
 }
+"""What each kind says of itself; the probe says whether it is true."""
 
 # Netfilter matches replies by address and port and drops nothing by itself: what is not a reply would reach the
 # router itself, and be answered by ICMP. A consumer NAT is silent, so the input hook drops it.
@@ -58,8 +65,8 @@ table ip filter {{
 """
 
 # A cone lets in what netfilter alone would not: outbound packets note which host has which port, and `dnat`
-# by that note sends back whatever comes to the port. masquerade keeps a free port, and the ports of a site's
-# hosts are told apart by the kernel's choice of ephemeral ports: the note is made before it is changed.
+# by that note sends back whatever comes to the port. The note is made before masquerade, which keeps a port that
+# is free: two hosts of a site that use the same port at the same time would take it from each other.
 _CONE = """
 table ip nat {{
     map hosts {{ type inet_service : ipv4_addr; flags dynamic; timeout 5m; }}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import queue
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +18,13 @@ from typing import Any, Protocol
 from lab.nat import Nat
 from lab.network import Host, Lab
 
-QUICE = [sys.executable, "-c", "from quice.cli import main; main()"]
+QUICE = (sys.executable, "-c", "from quice.cli import main; main()")
 Event = dict[str, Any]
+
+_SILENCE = 30.0
+"""Seconds without an event after which a command hangs: twice what connecting may take."""
+_EXIT = 10.0
+"""Seconds in which a command ends once it has said all or was asked to."""
 
 
 class Machine(Protocol):
@@ -36,21 +45,48 @@ class StoryError(RuntimeError):
 
 
 class Command:
-    """A running `quice` command with --json."""
+    """A running `quice` command with --json; a context manager that ends it."""
 
     def __init__(self, machine: Machine, *arguments: str) -> None:
-        self.name = arguments[0]
-        pipe = subprocess.PIPE
-        self.process = machine.popen(*QUICE, *arguments, "--json", stdout=pipe, stderr=subprocess.STDOUT)
+        self.name = f"quice {arguments[0]}"
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed on exit, as the process is
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._process = machine.popen(
+            *QUICE, *arguments, "--json", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr
+        )
+        # A thread reads, so that a command to which nobody listens just now does not wait for its pipe.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(_EXIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._stderr.close()
 
     def events(self) -> Iterator[Event]:
-        """What it prints, until it ends."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        """What it prints, until it ends. Raises `StoryError` when it hangs, or prints what is no event."""
+        while True:
+            try:
+                line = self._lines.get(timeout=_SILENCE)
+            except queue.Empty:
+                raise StoryError(f"{self.name} hangs: no event for {_SILENCE:g} s{self._said()}") from None
+            if line is None:
+                return
             try:
                 yield json.loads(line)
             except json.JSONDecodeError:
-                raise StoryError(f"quice {self.name}: {line.strip()}") from None
+                raise StoryError(f"{self.name} prints what is not JSON: {line.strip()}") from None
 
     def wait_for(self, name: str) -> Event:
         """The next event of this name. Raises `StoryError` for an error, or an end, that comes first."""
@@ -58,26 +94,41 @@ class Command:
             if event["event"] == name:
                 return event
             if event["event"] == "error":
-                raise StoryError(f"quice {self.name}: {event['kind']}: {event['message']}")
-        raise StoryError(f"quice {self.name} ended with {self.process.wait()} before {name!r}")
+                raise StoryError(f"{self.name}: {event['kind']}: {event['message']}")
+        raise StoryError(f"{self.name} ended with status {self.status()} before its event {name!r}{self._said()}")
 
-    def stop(self) -> None:
-        """End it, if it has not ended."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.communicate()
+    def status(self) -> int:
+        """Its exit status, once it has said all. Raises `StoryError` when it does not end then."""
+        try:
+            return self._process.wait(_EXIT)
+        except subprocess.TimeoutExpired:
+            raise StoryError(f"{self.name} does not end{self._said()}") from None
+
+    def expect_success(self) -> None:
+        """Raises `StoryError` unless it ends with status 0."""
+        if self.status() != 0:
+            raise StoryError(f"{self.name} ended with status {self.status()}{self._said()}")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _said(self) -> str:
+        """The last line on standard error: of a traceback, the one that names the error."""
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
 
 
 @dataclass
 class Transfer:
-    """How a transfer went."""
+    """How a transfer went, as the receiver tells it."""
 
     path: Event = field(default_factory=dict)
     reports: dict[str, Event] = field(default_factory=dict)
+    """What each side tried: "sender" and "receiver"; empty for a connection that needed no search."""
     done: Event = field(default_factory=dict)
     error: Event | None = None
 
@@ -85,11 +136,18 @@ class Transfer:
 @contextmanager
 def serving(machine: Machine, host: str) -> Iterator[str]:
     """A server; yields its URL."""
-    command = Command(machine, "serve", "--host", host, "--port", "0", "--stun-port", "0")
-    try:
-        yield command.wait_for("ready")["url"]
-    finally:
-        command.stop()
+    with Command(machine, "serve", "--host", host, "--port", "0", "--stun-port", "0") as server:
+        yield server.wait_for("ready")["url"]
+
+
+@contextmanager
+def two_sites(first: Nat, second: Nat, *, ipv6: bool = False) -> Iterator[tuple[str, Host, Host]]:
+    """A lab with a server and one host at each of two sites; yields the server's URL and the hosts."""
+    with Lab() as lab:
+        server = lab.server()
+        one, two = lab.site(first, ipv6=ipv6).host(), lab.site(second, ipv6=ipv6).host()
+        with serving(server, server.address) as url:
+            yield url, one, two
 
 
 def transfer(
@@ -100,44 +158,34 @@ def transfer(
     out: Path,
     progress: Callable[[Event], None] = lambda event: None,
 ) -> Transfer:
-    """Send `paths` from one machine to the other, and tell how it went."""
+    """Send `paths` from one machine to the other, and tell how it went. Raises `StoryError`."""
     result = Transfer()
-    send = Command(sender, "send", *map(str, paths), "--server", url)
-    receive: Command | None = None
-    try:
+    with Command(sender, "send", *map(str, paths), "--server", url) as send:
         ticket = send.wait_for("ticket")["ticket"]
-        receive = Command(receiver, "receive", ticket, "--out", str(out))
-        for event in receive.events():
-            match event["event"]:
-                case "path":
-                    result.path = event
-                case "report":
-                    result.reports["receiver"] = event
-                case "progress":
-                    progress(event)
-                case "done":
-                    result.done = event
-                case "error":
-                    result.error = event
-                    return result
-        if receive.process.wait() != 0:
-            raise StoryError(f"quice receive ended with {receive.process.returncode}")
-        result.reports["sender"] = send.wait_for("report")
-        send.wait_for("done")
-        if send.process.wait() != 0:
-            raise StoryError(f"quice send ended with {send.process.returncode}")
-        return result
-    finally:
-        for command in (send, receive):
-            if command is not None:
-                command.stop()
+        with Command(receiver, "receive", ticket, "--out", str(out)) as receive:
+            for event in receive.events():
+                match event["event"]:
+                    case "path":
+                        result.path = event
+                    case "report":
+                        result.reports["receiver"] = event
+                    case "progress":
+                        progress(event)
+                    case "done":
+                        result.done = event
+                    case "error":
+                        result.error = event
+                        return result
+            receive.expect_success()
+        for event in send.events():
+            if event["event"] == "report":
+                result.reports["sender"] = event
+        send.expect_success()
+    if not (result.path and result.done):
+        raise StoryError("quice receive ended well without telling of its path and of its end")
+    return result
 
 
-@contextmanager
-def two_sites(first: Nat, second: Nat) -> Iterator[tuple[str, Host, Host]]:
-    """A lab with a server and one host at each of two sites; yields the server's URL and the hosts."""
-    with Lab() as lab:
-        server = lab.server()
-        one, two = lab.site(first).host(), lab.site(second).host()
-        with serving(server, server.address) as url:
-            yield url, one, two
+def exit_on_sigterm() -> None:
+    """Let SIGTERM leave every `with` block, so that nothing stays of a lab."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
