@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lab.matrix import DIRECT, IMPOSSIBLE, attempt
+from lab.ground import available
+from lab.matrix import DIRECT, IMPOSSIBLE, PATIENCE, attempt
 from lab.nat import Nat
-from lab.network import Lab, available
+from lab.network import Lab
 from lab.story import serving, two_sites
 
 UNAVAILABLE = available()
@@ -18,6 +19,7 @@ def test_a_pair_that_hole_punching_can_serve_goes_direct(connecting: Nat, answer
     with two_sites(connecting, answering) as (url, one, two):
         result = attempt(url, one, two)
     assert result.error is None
+    assert result.status == 0
     assert result.path is not None
     assert result.path["kind"] == "direct"
 
@@ -29,7 +31,17 @@ def test_a_pair_that_needs_a_relay_ends_in_a_clear_error_within_15_s(connecting:
     assert result.path is None
     assert result.error is not None
     assert result.error["kind"] == "no_path"
-    assert result.seconds < 15
+    assert result.status == 1
+    assert result.seconds < PATIENCE
+
+
+def test_two_symmetric_sites_with_ipv6_go_direct_around_their_nats() -> None:
+    with two_sites(Nat.SYMMETRIC, Nat.SYMMETRIC, ipv6=True) as (url, one, two):
+        result = attempt(url, one, two)
+    assert result.error is None
+    assert result.path is not None
+    assert result.path["kind"] == "direct"
+    assert result.path["remote"].startswith(f"[{two.ipv6}]:")
 
 
 def test_two_hosts_behind_one_nat_connect_inside_it() -> None:
@@ -42,3 +54,4 @@ def test_two_hosts_behind_one_nat_connect_inside_it() -> None:
     assert result.error is None
     assert result.path is not None
     assert result.path["kind"] == "lan"
+    assert result.path["remote"].startswith(f"{two.address}:")
