@@ -144,7 +144,7 @@ def test_a_message_can_be_read_from_a_memoryview() -> None:
         a.ChannelNumber(-1),
         a.XorMappedAddress(Address("192.0.2.1", 65536)),
         a.XorMappedAddress(Address("example.org", 1)),
-        a.Data(bytes(65500)),
+        a.Data(bytes(65530)),
     ],
     ids=lambda attribute: type(attribute).__name__,
 )
@@ -171,9 +171,18 @@ def test_a_value_beyond_its_limits_is_a_decode_error(number: int, value: bytes) 
         Message.decode(raw(number, value))
 
 
+def test_the_longest_message_can_be_read_and_written() -> None:
+    data = raw(a.Data.TYPE, bytes(0xFFFC - 4))
+    message = Message.decode(data)
+    assert message.encode(fingerprint=False) == data
+    for key, fingerprint in ((None, True), (b"key", False)):
+        with pytest.raises(ValueError, match="too many"):
+            message.encode(key, fingerprint=fingerprint)
+
+
 def test_rfc8489_14_14_software_in_another_encoding_hides_nothing() -> None:
     data = raw(a.Software.TYPE, b"Serveur \xe9tendu")
-    assert Message.decode(data).attributes == (a.Software("Serveur \ufffdtendu"),)
+    assert Message.decode(data).attributes == (a.Software("Serveur tendu"),)
 
 
 def test_rfc8489_14_padding_may_be_anything() -> None:

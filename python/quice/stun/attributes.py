@@ -53,7 +53,7 @@ def _decode_error(value: bytes) -> tuple[int, str]:
     if not 4 <= len(value) <= 4 + _REASON_LIMIT or not 3 <= value[2] & 7 <= 6 or value[3] > 99:
         raise StunDecodeError("a malformed error code")
     # The reason is for people (§14.8): one in another encoding must not hide the code.
-    return (value[2] & 7) * 100 + value[3], value[4:].decode("utf-8", errors="replace")
+    return (value[2] & 7) * 100 + value[3], value[4:].decode("utf-8", errors="ignore")
 
 
 def _encode_error(code: int, reason: str) -> bytes:
@@ -319,7 +319,7 @@ class Software(Text):
     """For people and logs (§14.14): a name in another encoding must not hide the rest of the message."""
 
     TYPE = 0x8022
-    ERRORS = "replace"
+    ERRORS = "ignore"
 
 
 class AlternateServer(PlainAddress):

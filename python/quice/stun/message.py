@@ -26,8 +26,6 @@ _COMPREHENSION_OPTIONAL = 0x8000
 _FINGERPRINT_XOR = 0x5354554E
 _COOKIE = MAGIC_COOKIE.to_bytes(4, "big")
 _MAX_LENGTH = 0xFFFC
-# MESSAGE-INTEGRITY-SHA256 and FINGERPRINT.
-_TRAILER = 36 + 8
 _SHA1_LENGTH = 20
 _SHA256_LENGTHS = (16, 20, 24, 28, 32)
 
@@ -147,10 +145,8 @@ class Message:
                 length += len(part)
         except (struct.error, OverflowError) as error:
             raise ValueError(f"a value does not fit its attribute: {error}") from error
-        if length > _MAX_LENGTH - _TRAILER:
-            raise ValueError(f"{length} bytes of attributes are too many for a message")
-        parts[0] = struct.pack("!HHI", _NUMBERS[self.method, self.kind], length, MAGIC_COOKIE) + self.transaction_id
-        data = b"".join(parts)
+        parts[0] = struct.pack("!HHI", _NUMBERS[self.method, self.kind], 0, MAGIC_COOKIE) + self.transaction_id
+        data = _with_length(b"".join(parts), HEADER_LENGTH + length)
         if key is not None:
             kind, digest = (
                 (MessageIntegritySha256.TYPE, hashlib.sha256) if sha256 else (MessageIntegrity.TYPE, hashlib.sha1)
@@ -220,4 +216,6 @@ class Message:
 
 def _with_length(data: bytes, total: int) -> bytes:
     """The message with the length field that it has when it is `total` bytes long (§14.5)."""
+    if total - HEADER_LENGTH > _MAX_LENGTH:
+        raise ValueError(f"{total} bytes are too many for a message")
     return data[:2] + (total - HEADER_LENGTH).to_bytes(2, "big") + data[4:]
