@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from quice.ice import Candidate, CandidateKind, CandidatePair, PairState
-from quice.ice.candidate import MAX_LOCAL_PREFERENCE
 from quice.ice.checklist import MAX_PAIRS, CheckList, CheckListState
 from quice.ice.pair import TRANSITIONS
 from quice.wire import Address
