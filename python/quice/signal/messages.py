@@ -14,6 +14,7 @@ import msgspec
 
 from quice.ice.agent import MAX_REMOTE_CANDIDATES
 from quice.ice.candidate import COMPONENT, Candidate
+from quice.wire import Address
 
 VERSION = 1
 MAX_MESSAGE = 16 << 10
@@ -92,13 +93,21 @@ _decoder = msgspec.msgpack.Decoder(Message)
 
 
 def public(candidate: Candidate) -> Candidate:
-    """The candidate as the peer is told of it: without its base."""
-    return msgspec.structs.replace(candidate, base=None)
+    """The candidate as the peer is told of it: without its base, and without zones (RFC 4007 §6)."""
+    return msgspec.structs.replace(
+        candidate,
+        base=None,
+        address=_without_zone(candidate.address),
+        related_address=candidate.related_address and _without_zone(candidate.related_address),
+    )
 
 
 def encode(message: Message) -> bytes:
-    """The message as bytes."""
-    return _encoder.encode(message)
+    """The message as bytes. Raises `ValueError` when they are more than `MAX_MESSAGE`."""
+    data = _encoder.encode(message)
+    if len(data) > MAX_MESSAGE:
+        raise ValueError(f"a message of {len(data)} bytes; {MAX_MESSAGE} are allowed: send fewer candidates at once")
+    return data
 
 
 def decode(data: bytes) -> Message:
@@ -127,6 +136,10 @@ def decode(data: bytes) -> Message:
     return message
 
 
+def _without_zone(address: Address) -> Address:
+    return address._replace(host=address.host.partition("%")[0])
+
+
 def _check(correct: bool, what: str) -> None:
     if not correct:
         raise SignalDecodeError(f"{what} is not allowed")
@@ -147,7 +160,19 @@ def _check_candidates(candidates: tuple[Candidate, ...]) -> None:
         for address in (candidate.address, candidate.related_address):
             if address is not None:
                 _check(0 < address.port < 1 << 16, "a port")
-                try:
-                    ipaddress.ip_address(address.host)
-                except ValueError:
-                    raise SignalDecodeError("an address is no IP address") from None
+                _check(_is_plain_ip(address.host), "an address")
+
+
+def _is_plain_ip(host: str) -> bool:
+    """Whether this is an IP address in the one form that compares equal with what packets come from.
+
+    An IPv4-mapped address stands for an IPv4 one (RFC 8445 §5.1.1.1 has agents not send them), and a zone means
+    something on its own machine alone (RFC 4007 §6).
+    """
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and (ip.ipv4_mapped is not None or ip.scope_id is not None):
+        return False
+    return str(ip) == host

@@ -6,7 +6,7 @@ its registration. The server never looks into a body.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,7 +16,16 @@ VERSION = 1
 MAX_BODY = 16 << 10
 MAX_FRAME = MAX_BODY + 512
 """Bytes of a WebSocket message: a body and what is around it."""
+KEY_LENGTH = 32
 SESSION_LENGTH = 16
+NONCE_LENGTH = 32
+SIGNATURE_LENGTH = 64
+REPLACED = 4000
+"""The WebSocket close code for a peer that has registered again, on another connection."""
+REFUSED = 4001
+"""The WebSocket close code after `Refused`."""
+_MAX_TEXT = 100
+"""ASCII characters of an explanation; RFC 6455 §5.5 leaves a close frame 123 bytes for its reason."""
 _CONTEXT = b"quice rendezvous registration v1\0"
 
 
@@ -32,11 +41,16 @@ class Challenge(_Message, frozen=True, kw_only=True, tag="challenge"):
 
 
 class Register(_Message, frozen=True, kw_only=True, tag="register"):
-    """Peer: here is my key, and its signature over the challenge."""
+    """Peer: here is my key, and its signature over the challenge.
+
+    `replace`: whether an earlier registration of the same key ends. A peer that was replaced itself comes back
+    without, or two programs with one key would take turns for ever.
+    """
 
     version: int
     peer: bytes
     signature: bytes
+    replace: bool = True
 
 
 class Registered(_Message, frozen=True, kw_only=True, tag="registered"):
@@ -94,16 +108,38 @@ def encode(message: ToPeer | ToServer) -> bytes:
 def decode_to_peer(data: bytes | str) -> ToPeer:
     """Read what a server sent. Raises `ProtocolDecodeError`."""
     message: ToPeer = _decode(_to_peer, data)
-    return message
+    match message:
+        case Challenge(version=version, nonce=nonce):
+            # Of another version nothing is known but that it is one.
+            correct = version != VERSION or len(nonce) == NONCE_LENGTH
+        case Registered(stun_port=port):
+            correct = 0 <= port < 1 << 16
+        case Delivered(sender=peer, session=session, body=body):
+            correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH and len(body) <= MAX_BODY
+        case Undeliverable(to=peer, session=session):
+            correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH
+        case Refused(text=text):
+            correct = len(text) <= _MAX_TEXT and text.isprintable()
+    return _correct(message, correct)
 
 
 def decode_to_server(data: bytes | str) -> ToServer:
     """Read what a peer sent. Raises `ProtocolDecodeError`."""
     message: ToServer = _decode(_to_server, data)
-    if isinstance(message, Deliver) and (
-        len(message.to) != 32 or len(message.session) != SESSION_LENGTH or len(message.body) > MAX_BODY
-    ):
-        raise ProtocolDecodeError("a delivery with an address, session or body of a wrong size")
+    match message:
+        case Register(version=version, peer=peer, signature=signature):
+            correct = version != VERSION or (len(peer) == KEY_LENGTH and len(signature) == SIGNATURE_LENGTH)
+        case Deliver(to=peer, session=session, body=body):
+            correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH and len(body) <= MAX_BODY
+    return _correct(message, correct)
+
+
+MessageT = TypeVar("MessageT", bound=_Message)
+
+
+def _correct(message: MessageT, correct: bool) -> MessageT:
+    if not correct:
+        raise ProtocolDecodeError(f"a value of a wrong size in {type(message).__name__}")
     return message
 
 
@@ -113,7 +149,9 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | str) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolDecodeError(str(error)) from error
+        # The text may quote what came. It goes into a close frame and into logs.
+        text = str(error).encode("ascii", "replace").decode("ascii")
+        raise ProtocolDecodeError("".join(c if c.isprintable() else "?" for c in text[:_MAX_TEXT])) from error
 
 
 def signed_text(nonce: bytes, peer: PeerId) -> bytes:

@@ -12,18 +12,19 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidURI, WebSocketException
+from websockets.exceptions import WebSocketException
 
 from quice.errors import PeerUnreachableError, ServerUnreachableError, SignallingClosedError
 from quice.identity import Identity, PeerId
 from quice.signal import protocol
-from quice.signal.messages import Message, SignalDecodeError, decode, encode
+from quice.signal.messages import Message, Offer, SignalDecodeError, decode, encode
 from quice.signal.protocol import (
     SESSION_LENGTH,
     Challenge,
     Deliver,
     Delivered,
     ProtocolDecodeError,
+    Refused,
     Register,
     Registered,
     ToPeer,
@@ -35,6 +36,12 @@ from quice.wire import Address
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT = 10.0
+"""Seconds to open the WebSocket, and again to register."""
+_CLOSE_TIMEOUT = 1.0
+_KEEPALIVE = 20.0
+"""Seconds between two pings to the server, and that it may take to answer one."""
+_WRITE_LIMIT = 1 << 20
+"""Bytes that may wait to be sent before `send` waits. Pings would wait with it, and a dead server not be noticed."""
 _BACKOFF = (0.25, 15.0)
 """Seconds before the first and, doubled each time, at most before a later try to reach the server again."""
 _MAX_SESSIONS = 256
@@ -56,7 +63,9 @@ class RendezvousSignalling:
         self._changed = asyncio.Event()
 
     async def send(self, message: Message) -> None:
-        """See `Signalling`. Raises `ServerUnreachableError` while the server can't be reached."""
+        """See `Signalling`. Raises `ServerUnreachableError` while the server can't be reached, and `ValueError`
+        for a message that is too large for it.
+        """
         if self._ended is not None:
             raise self._ended
         await self._client._send(Deliver(to=self.peer.key, session=self._session, body=encode(message)))
@@ -71,6 +80,7 @@ class RendezvousSignalling:
         return self._incoming.get_nowait()
 
     async def close(self) -> None:
+        """See `Signalling`."""
         self._client._sessions.pop((self.peer, self._session), None)
         self._end(SignallingClosedError())
 
@@ -101,11 +111,12 @@ class RendezvousClient:
         self._on_session = on_session
         self._sessions: Sessions = {}
         self._socket: ClientConnection | None = None
+        self._trouble = "this endpoint is not registered with it"
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Register. Raises `ServerUnreachableError` when that fails; later losses are mended quietly."""
-        await self._register()
+        self._socket = await self._register()
         self._keeper = asyncio.create_task(self._keep(), name="quice rendezvous")
 
     async def close(self) -> None:
@@ -113,10 +124,12 @@ class RendezvousClient:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._socket is not None:
-            await self._socket.close()
+        websocket, self._socket = self._socket, None
+        self._trouble = "this endpoint is closed"
         for session in list(self._sessions.values()):
             await session.close()
+        if websocket is not None:
+            await _close(websocket)
 
     def open(self, peer: PeerId) -> RendezvousSignalling:
         """Begin a session with a peer; the first message tells it."""
@@ -124,7 +137,7 @@ class RendezvousClient:
         signalling = self._sessions[peer, session] = RendezvousSignalling(self, peer, session)
         return signalling
 
-    async def _register(self) -> None:
+    async def _register(self, *, replace: bool = True) -> ClientConnection:
         try:
             # The environment's proxies are for browsing; one that is in the way of the server is not expected.
             websocket = await connect(
@@ -133,48 +146,70 @@ class RendezvousClient:
                 proxy=None,
                 max_size=protocol.MAX_FRAME,
                 open_timeout=_CONNECT_TIMEOUT,
-                close_timeout=1.0,
+                close_timeout=_CLOSE_TIMEOUT,
+                ping_interval=_KEEPALIVE,
+                ping_timeout=_KEEPALIVE,
+                write_limit=_WRITE_LIMIT,
             )
-        except (OSError, WebSocketException, InvalidURI, ValueError) as error:
+        except (OSError, asyncio.TimeoutError, WebSocketException, ValueError) as error:
             raise ServerUnreachableError(self.url, str(error)) from error
+        # Not wait_for, which can lose a cancellation that comes together with the result (before Python 3.12).
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(_CONNECT_TIMEOUT, websocket.transport.abort)
         try:
-            await asyncio.wait_for(self._introduce(websocket), _CONNECT_TIMEOUT)
-        except (OSError, WebSocketException, ProtocolDecodeError, asyncio.TimeoutError) as error:
-            await websocket.close()
-            raise ServerUnreachableError(self.url, str(error) or "no answer") from error
+            await self._introduce(websocket, replace)
+        except (OSError, WebSocketException, ProtocolDecodeError) as error:
+            await _close(websocket)
+            why = "no answer in time" if loop.time() >= deadline.when() else f"it is no rendezvous server: {error}"
+            raise ServerUnreachableError(self.url, why) from error
         except BaseException:
-            await websocket.close()
+            await _close(websocket)
             raise
-        self._socket = websocket
+        finally:
+            deadline.cancel()
+        return websocket
 
-    async def _introduce(self, websocket: ClientConnection) -> None:
+    async def _introduce(self, websocket: ClientConnection, replace: bool) -> None:
         challenge = protocol.decode_to_peer(await websocket.recv())
         if not isinstance(challenge, Challenge) or challenge.version != protocol.VERSION:
             raise ServerUnreachableError(self.url, "it speaks another version of the protocol")
-        signature = self._identity.sign(protocol.signed_text(challenge.nonce, self._identity.peer))
-        register = Register(version=protocol.VERSION, peer=self._identity.peer.key, signature=signature)
+        peer = self._identity.peer
+        signature = self._identity.sign(protocol.signed_text(challenge.nonce, peer))
+        register = Register(version=protocol.VERSION, peer=peer.key, signature=signature, replace=replace)
         await websocket.send(protocol.encode(register))
         answer = protocol.decode_to_peer(await websocket.recv())
         if not isinstance(answer, Registered):
-            raise ServerUnreachableError(self.url, "it refused the registration")
+            why = f": {answer.text}" if isinstance(answer, Refused) else ""
+            raise ServerUnreachableError(self.url, f"it refused the registration{why}")
         self.stun_servers = await _addresses(self.url, answer.stun_port)
 
     async def _keep(self) -> None:
         """Receive, and register again whenever the server goes away."""
-        delay = _BACKOFF[0]
+        loop = asyncio.get_running_loop()
+        delay, replaced = _BACKOFF[0], False
         while True:
             if self._socket is not None:
+                since = loop.time()
                 with contextlib.suppress(WebSocketException):
                     async for frame in self._socket:
-                        delay = _BACKOFF[0]
                         self._receive(frame)
+                replaced = self._socket.close_code == protocol.REPLACED
                 self._socket = None
-                logger.info("the rendezvous server is gone; trying to reach it again")
+                if replaced:
+                    self._trouble = "another program has registered with this identity, which takes one at a time"
+                    logger.warning("%s; this one waits until it is gone", self._trouble)
+                    delay = _BACKOFF[1]
+                else:
+                    self._trouble = "the connection to it is lost"
+                    logger.info("the rendezvous server is gone; trying to reach it again")
+                    # A server that ends each connection soon is not to be pressed.
+                    if loop.time() - since > _BACKOFF[1]:
+                        delay = _BACKOFF[0]
             # Jittered, so that all of a server's peers do not come back at the same moment.
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             delay = min(2 * delay, _BACKOFF[1])
             with contextlib.suppress(ServerUnreachableError):
-                await self._register()
+                self._socket = await self._register(replace=not replaced)
 
     def _receive(self, frame: bytes | str) -> None:
         try:
@@ -201,7 +236,8 @@ class RendezvousClient:
             return
         session = self._sessions.get((sender, message.session))
         if session is None:
-            if len(self._sessions) >= _MAX_SESSIONS:
+            # Anything but an offer is late: for a session that is closed here.
+            if not isinstance(body, Offer) or len(self._sessions) >= _MAX_SESSIONS:
                 return
             session = self._sessions[sender, message.session] = RendezvousSignalling(self, sender, message.session)
             session._take(body)
@@ -211,11 +247,19 @@ class RendezvousClient:
 
     async def _send(self, message: ToServer) -> None:
         if self._socket is None:
-            raise ServerUnreachableError(self.url, "the connection to it is lost")
+            raise ServerUnreachableError(self.url, self._trouble)
         try:
             await self._socket.send(protocol.encode(message))
         except WebSocketException as error:
             raise ServerUnreachableError(self.url, str(error)) from error
+
+
+async def _close(websocket: ClientConnection) -> None:
+    try:
+        await websocket.close()
+    finally:
+        # Cancelled, it would stay open.
+        websocket.transport.abort()
 
 
 async def _addresses(url: str, port: int) -> tuple[Address, ...]:
