@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import logging
+import socket
 from types import TracebackType
+from typing import cast
 
 from websockets.asyncio.server import Server as WebSocketServer
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 
 from quice.errors import BindError
 from quice.network import local_addresses
-from quice.server.rendezvous import Rendezvous
-from quice.server.stun import StunServer
+from quice.server.rendezvous import MAX_BUFFER, Rendezvous
+from quice.server.stun import NO_SUCH_FAMILY, StunServer
 from quice.signal import protocol
 from quice.wire import Address
 
@@ -20,14 +24,24 @@ DEFAULT_PORT = 4780
 DEFAULT_STUN_PORT = 3478
 """UDP; STUN's own (RFC 8489 §18.6)."""
 
-# Each failed handshake would be an error with a traceback; strangers are not to fill logs.
-logging.getLogger("websockets.server").addFilter(lambda record: record.levelno < logging.ERROR)
+_WILDCARDS = {"0.0.0.0": 4, "::": 6}  # noqa: S104 - a server is there to be reached
+_OPEN_TIMEOUT = 10.0
+"""Seconds a connection may take for the WebSocket handshake."""
+_CLOSE_TIMEOUT = 2.0
+"""Seconds that peers have for the closing handshake, and all connections to end with the server."""
+_KEEPALIVE = 20.0
+"""Seconds between two pings to a peer, and that it may take to answer one."""
+
+# The library reports each connection at INFO and each failed handshake as an error with a traceback: strangers
+# are not to fill logs. What fails here for a reason of ours is still reported.
+_connection_logger = logging.getLogger(f"{__name__}.connections")
+_connection_logger.addFilter(lambda record: record.levelno != logging.INFO and record.msg != "opening handshake failed")
 
 
 class Server:
     """Everything peers need to find each other; an async context manager.
 
-    host: a local address, or None for all of them, IPv4 and IPv6. port, stun_port: 0 lets the system choose.
+    host: a local IP address, or None for all of them, IPv4 and IPv6. port, stun_port: 0 lets the system choose.
     Entering it raises `BindError`.
     """
 
@@ -35,30 +49,35 @@ class Server:
         self._host = host
         self._port = port
         self._stun_port = stun_port
+        self._connections: set[asyncio.Transport] = set()
 
     async def __aenter__(self) -> Server:
+        listener = self._listen()
+        self._port = listener.getsockname()[1]
         self._stun = StunServer()
         try:
-            self._stun.bind([self._host] if self._host else ["0.0.0.0", "::"], self._stun_port)  # noqa: S104
+            self._stun.bind([self._host] if self._host else list(_WILDCARDS), self._stun_port)
             self.rendezvous = Rendezvous(self._stun.port)
             self._web: WebSocketServer = await serve(
                 self.rendezvous.serve,
-                self._host,
-                self._port,
+                sock=listener,
                 compression=None,
                 max_size=protocol.MAX_FRAME,
                 max_queue=8,
-                open_timeout=10,
-                close_timeout=2,
+                # Above what is ever waiting to be sent: pings and closing wait for room, without an end.
+                write_limit=2 * MAX_BUFFER,
+                open_timeout=_OPEN_TIMEOUT,
+                close_timeout=_CLOSE_TIMEOUT,
+                ping_interval=_KEEPALIVE,
+                ping_timeout=_KEEPALIVE,
                 server_header=None,
+                logger=_connection_logger,
+                create_connection=self._tracked(),
             )
-        except OSError as error:
-            self._stun.close()
-            raise BindError(f"the WebSocket port {self._port}", error.strerror or str(error)) from error
         except BaseException:
+            listener.close()
             self._stun.close()
             raise
-        self._port = next(iter(self._web.sockets)).getsockname()[1]
         return self
 
     async def __aexit__(
@@ -66,7 +85,19 @@ class Server:
     ) -> None:
         self._stun.close()
         self._web.close()
-        await self._web.wait_closed()
+        # Those that are still in their opening handshake would be waited for until it times out.
+        deadline = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._cut_off)
+        try:
+            await self._web.wait_closed()
+        except BaseException:
+            self._cut_off()
+            raise
+        finally:
+            deadline.cancel()
+
+    def _cut_off(self) -> None:
+        for transport in list(self._connections):
+            transport.abort()
 
     @property
     def url(self) -> str:
@@ -78,8 +109,44 @@ class Server:
         """Where the STUN service answers."""
         return Address(self._name(), self._stun.port)
 
+    def _listen(self) -> socket.socket:
+        """The listening socket: one for both families when no address is given."""
+        try:
+            if self._host is not None:
+                family = socket.AF_INET if ipaddress.ip_address(self._host).version == 4 else socket.AF_INET6
+                return socket.create_server((self._host, self._port), family=family)
+            if socket.has_dualstack_ipv6():
+                try:
+                    return socket.create_server(("", self._port), family=socket.AF_INET6, dualstack_ipv6=True)
+                except OSError as error:
+                    if error.errno not in NO_SUCH_FAMILY:
+                        raise
+            return socket.create_server(("", self._port))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            where = f" of {self._host}" if self._host is not None else ""
+            raise BindError(f"TCP port {self._port}{where} for the rendezvous", reason) from error
+
+    def _tracked(self) -> type[ServerConnection]:
+        """The class of this server's connections, which keeps account of them from their first byte."""
+        transports = self._connections
+
+        class Connection(ServerConnection):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                transports.add(cast("asyncio.Transport", transport))
+                super().connection_made(transport)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                transports.discard(self.transport)
+                super().connection_lost(exc)
+
+        return Connection
+
     def _name(self) -> str:
-        if self._host:
+        """An address of this machine that peers can reach the server at."""
+        if self._host is not None and self._host not in _WILDCARDS:
             return self._host
-        hosts = sorted(local_addresses(), key=lambda local: (local.ip.version, local.ip.is_link_local))
-        return hosts[0].host if hosts else "127.0.0.1"
+        families = [_WILDCARDS[self._host]] if self._host is not None else [4, 6]
+        hosts = [local for local in local_addresses() if local.ip.version in families]
+        hosts.sort(key=lambda local: (local.ip.version, local.ip.is_link_local))
+        return hosts[0].host if hosts else {4: "127.0.0.1", 6: "::1"}[families[0]]

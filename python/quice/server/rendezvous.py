@@ -12,6 +12,8 @@ from websockets.exceptions import ConnectionClosed
 from quice.identity import PeerId
 from quice.signal import protocol
 from quice.signal.protocol import (
+    REFUSED,
+    REPLACED,
     Challenge,
     Deliver,
     Delivered,
@@ -30,7 +32,7 @@ _REGISTER_TIMEOUT = 10.0
 _RATE = 100.0
 _BURST = 400.0
 """Messages a second, and at once, that one peer may send; a faster one waits."""
-_MAX_BUFFER = 256 << 10
+MAX_BUFFER = 256 << 10
 """Bytes that wait to be read by one peer; beyond that nothing more is delivered to it."""
 
 
@@ -41,6 +43,7 @@ class Rendezvous:
         """`stun_port`: what peers are told of the STUN service; 0 for none."""
         self._stun_port = stun_port
         self._peers: dict[PeerId, ServerConnection] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         """How many peers are registered."""
@@ -50,8 +53,11 @@ class Rendezvous:
         """Serve one WebSocket connection to its end."""
         try:
             peer = await asyncio.wait_for(self._register(connection), _REGISTER_TIMEOUT)
-        except (ProtocolDecodeError, asyncio.TimeoutError) as error:
-            await self._refuse(connection, str(error) or "no registration came in time")
+        except ProtocolDecodeError as error:
+            await self._refuse(connection, str(error))
+            return
+        except asyncio.TimeoutError:
+            await self._refuse(connection, "no registration came in time")
             return
         except ConnectionClosed:
             return
@@ -59,7 +65,9 @@ class Rendezvous:
         try:
             if previous is not None:
                 # Whoever proves the key is the peer; a stale connection must not keep it from being reached.
-                asyncio.ensure_future(previous.close(4000, "registered again"))  # noqa: RUF006 - ends by itself
+                task = asyncio.create_task(previous.close(REPLACED, "registered again"))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
             self._send(connection, Registered(stun_port=self._stun_port))
             await self._forward(peer, connection)
         except ProtocolDecodeError as error:
@@ -71,16 +79,16 @@ class Rendezvous:
                 del self._peers[peer]
 
     async def _register(self, connection: ServerConnection) -> PeerId:
-        nonce = secrets.token_bytes(32)
+        nonce = secrets.token_bytes(protocol.NONCE_LENGTH)
         self._send(connection, Challenge(version=protocol.VERSION, nonce=nonce))
         register = protocol.decode_to_server(await connection.recv())
         if not isinstance(register, Register) or register.version != protocol.VERSION:
             raise ProtocolDecodeError(f"version {protocol.VERSION} of the protocol begins with a registration")
-        if len(register.peer) != 32:
-            raise ProtocolDecodeError("a peer's key has 32 bytes")
         peer = PeerId(register.peer)
         if not peer.verify(register.signature, protocol.signed_text(nonce, peer)):
             raise ProtocolDecodeError("the signature is wrong")
+        if not register.replace and peer in self._peers:
+            raise ProtocolDecodeError("this peer is registered on another connection")
         return peer
 
     async def _forward(self, peer: PeerId, connection: ServerConnection) -> None:
@@ -95,22 +103,20 @@ class Rendezvous:
             if allowance < 1:
                 await asyncio.sleep((1 - allowance) / _RATE)
             allowance -= 1
-            self._deliver(peer, message)
+            receiver = self._peers.get(PeerId(message.to))
+            delivered = Delivered(sender=peer.key, session=message.session, body=message.body)
+            if receiver is None or not self._send(receiver, delivered):
+                self._send(connection, Undeliverable(to=message.to, session=message.session))
 
-    def _deliver(self, sender: PeerId, message: Deliver) -> None:
-        receiver = self._peers.get(PeerId(message.to))
-        if receiver is None or receiver.transport.get_write_buffer_size() > _MAX_BUFFER:
-            back = self._peers.get(sender)
-            if back is not None:
-                self._send(back, Undeliverable(to=message.to, session=message.session))
-            return
-        self._send(receiver, Delivered(sender=sender.key, session=message.session, body=message.body))
-
-    def _send(self, connection: ServerConnection, message: ToPeer) -> None:
-        # Without waiting for a slow reader: `_deliver` looks at its buffer instead.
-        broadcast([connection], protocol.encode(message))
+    def _send(self, connection: ServerConnection, message: ToPeer) -> bool:
+        """Send without waiting for a slow reader; returns whether there was room for the message."""
+        data = protocol.encode(message)
+        if connection.transport.get_write_buffer_size() + len(data) > MAX_BUFFER:
+            return False
+        broadcast([connection], data)
+        return True
 
     async def _refuse(self, connection: ServerConnection, text: str) -> None:
         logger.debug("refused: %s", text)
         self._send(connection, Refused(text=text))
-        await connection.close(4001, text[:100])
+        await connection.close(REFUSED, text)

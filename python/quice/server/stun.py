@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+
 from quice import _native
 from quice.config import TransportConfig
 from quice.errors import BindError
 from quice.identity import Identity
 from quice.pump import Pump
-from quice.stun.attributes import ErrorCode, StunDecodeError, UnknownAttributes, XorMappedAddress
+from quice.stun.attributes import (
+    Attribute,
+    ChangeRequest,
+    ErrorCode,
+    Padding,
+    ResponsePort,
+    StunDecodeError,
+    UnknownAttributes,
+    XorMappedAddress,
+)
 from quice.stun.message import Kind, Message, Method
 from quice.wire import Address
+
+NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""What binding a wildcard address says on a machine without IPv6."""
+
+# RFC 5780 §7 needs a second address. To answer from the only one as if nothing had been asked would say something
+# untrue of the client's NAT.
+_NOT_SERVED: tuple[type[Attribute], ...] = (ChangeRequest, ResponsePort, Padding)
 
 
 def answer(data: bytes, source: Address) -> bytes | None:
@@ -23,8 +41,9 @@ def answer(data: bytes, source: Address) -> bytes | None:
         return None
     if request.method is not Method.BINDING or request.kind is not Kind.REQUEST:
         return None
-    if request.unknown_required:
-        refusal = (ErrorCode(420, "Unknown Attribute"), UnknownAttributes(request.unknown_required[:4]))
+    unsupported = request.unknown_required + tuple(kind.TYPE for kind in _NOT_SERVED if request.get(kind) is not None)
+    if unsupported:
+        refusal = (ErrorCode(420, "Unknown Attribute"), UnknownAttributes(unsupported[:4]))
         response = Message(Method.BINDING, Kind.ERROR, request.transaction_id, refusal)
     else:
         mapped = (XorMappedAddress(source),)
@@ -45,19 +64,19 @@ class StunServer:
         self.port = 0
 
     def bind(self, hosts: list[str], port: int) -> None:
-        """Serve on these local addresses. Raises `BindError` when none of them can be bound."""
-        failure: OSError | None = None
+        """Serve on these local IP addresses, all on one port. Raises `BindError`.
+
+        An address after the first is left out where the system does not have its family.
+        """
         for host in hosts:
             try:
                 descriptor, address = self._engine.bind(host, port)
             except OSError as error:
-                failure = error
-                continue
+                if self.port and error.errno in NO_SUCH_FAMILY:
+                    continue
+                raise BindError(f"UDP port {port} of {host} for STUN", error.strerror or str(error)) from error
             port = self.port = address[1]
             self._pump.watch(descriptor)
-        if self.port == 0:
-            reason = (failure.strerror or str(failure)) if failure else "no address given"
-            raise BindError(f"the STUN port {port}", reason)
 
     def close(self) -> None:
         """Free the port."""
