@@ -25,7 +25,10 @@ def _shell(nats: list[Nat]) -> int:
             for nat, host in zip(nats, hosts, strict=True):
                 print(f"  {nat.value:19} {host.address:15} {_command(host, url)}")
             print(f"This is a shell on the first, {nats[0].value}; the lab goes when it ends.", flush=True)
-            return subprocess.call([*hosts[0].enter, _shell_name()], env={**ENVIRONMENT, "QUICE_SERVER": url})
+            # Here, `quice` and `python` are those that run the lab.
+            path = f"{os.path.dirname(sys.executable)}:{ENVIRONMENT['PATH']}"
+            environment = {**ENVIRONMENT, "PATH": path, "QUICE_SERVER": url}
+            return subprocess.call([*hosts[0].enter, _shell_name()], env=environment)
 
 
 def _command(host: Host, url: str) -> str:
@@ -56,6 +59,14 @@ def _clean() -> int:
     return 0
 
 
+def _nat(name: str) -> Nat:
+    try:
+        return Nat(name)
+    except ValueError:
+        kinds = ", ".join(nat.value for nat in Nat)
+        raise argparse.ArgumentTypeError(f"no kind of NAT: {name!r}; there are {kinds}") from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -65,7 +76,7 @@ def main() -> int:
         ("probe", "measure NATs of these kinds, by default of all", "*"),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text)
-        command.add_argument("nat", type=Nat, nargs=nargs, metavar="NAT", help=kinds)
+        command.add_argument("nat", type=_nat, nargs=nargs, metavar="NAT", help=kinds)
     commands.add_parser("clean", help="remove the namespaces that a killed lab left")
     arguments = parser.parse_args()
     if (why_not := available()) is not None:
