@@ -1,0 +1,15 @@
+"""Everything that is fuzzed."""
+
+from __future__ import annotations
+
+from fuzz.target import Target
+from fuzz.targets import engine, ice, messages, stun, texts
+
+TARGETS: tuple[Target, ...] = (
+    *stun.TARGETS,
+    *ice.TARGETS,
+    *messages.TARGETS,
+    *texts.TARGETS,
+    *engine.TARGETS,
+)
+"""A new target is added to the `TARGETS` of the module that fits, or of a new one."""

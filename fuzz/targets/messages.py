@@ -1,0 +1,113 @@
+"""Messages between peers, and between peers and the rendezvous server."""
+
+from __future__ import annotations
+
+import random
+
+from fuzz.target import parser, require
+from quice.errors import TransferProtocolError
+from quice.ice import Agent, Candidate, CandidateKind, Role
+from quice.signal import messages as signal
+from quice.signal import protocol
+from quice.transfer import messages as transfer
+from quice.wire import Address
+
+_KEY = bytes(range(32))
+_SESSION = bytes(16)
+_CANDIDATES = (
+    Candidate(kind=CandidateKind.HOST, address=Address("10.0.0.1", 5000), priority=2130706431, foundation="abc"),
+    Candidate(
+        kind=CandidateKind.SERVER_REFLEXIVE,
+        address=Address("198.51.100.1", 40000),
+        priority=1694498815,
+        foundation="def",
+        related_address=Address("10.0.0.1", 5000),
+    ),
+    Candidate(kind=CandidateKind.HOST, address=Address("fe80::1", 5000), priority=2130706175, foundation="ghi"),
+)
+_PWD = "0123456789abcdef012345"
+
+_SIGNAL = tuple(
+    signal.encode(message)
+    for message in (
+        signal.Offer(version=1, ufrag="abcd", pwd=_PWD, alpn="test/1", candidates=_CANDIDATES),
+        signal.Answer(ufrag="efgh", pwd=_PWD, candidates=_CANDIDATES[:1]),
+        signal.CandidateFound(candidate=_CANDIDATES[1]),
+        signal.EndOfCandidates(),
+        signal.Refuse(reason=signal.RefuseReason.ALPN, text="no"),
+        signal.Bye(),
+    )
+)
+_TO_PEER = tuple(
+    protocol.encode(message)
+    for message in (
+        protocol.Challenge(version=1, nonce=_KEY),
+        protocol.Registered(stun_port=3478),
+        protocol.Delivered(sender=_KEY, session=_SESSION, body=_SIGNAL[0]),
+        protocol.Undeliverable(to=_KEY, session=_SESSION),
+        protocol.Refused(text="no"),
+    )
+)
+_TO_SERVER = tuple(
+    protocol.encode(message)
+    for message in (
+        protocol.Register(version=1, peer=_KEY, signature=bytes(64)),
+        protocol.Deliver(to=_KEY, session=_SESSION, body=_SIGNAL[1]),
+    )
+)
+_TRANSFER = tuple(
+    transfer.frame(message)[4:]
+    for message in (
+        transfer.Fetch(),
+        transfer.Manifest(
+            entries=[
+                transfer.Entry(transfer.EntryKind.FOLDER, "folder"),
+                transfer.Entry(transfer.EntryKind.FILE, "folder/file", 1 << 40, True),
+            ]
+        ),
+        transfer.Wants(wants=[transfer.Want(0), transfer.Want(1, 1 << 20, bytes(32))]),
+        transfer.FileHeader(index=1, offset=1 << 20),
+        transfer.Done(),
+    )
+)
+
+
+def _check_signal(message: signal.Message, data: bytes) -> None:
+    """What was read means the same after another passage, and is safe to hand to an agent."""
+    require(signal.decode(signal.encode(message)) == message, "a message changed on its way through the codec")
+    agent = Agent(Role.CONTROLLED, random.Random(1), 0.0)
+    agent.add_local_candidate(_CANDIDATES[0], 0.0)
+    match message:
+        case signal.Offer() | signal.Answer():
+            agent.set_remote_credentials(message.ufrag, message.pwd, 0.0)
+            for candidate in message.candidates:
+                agent.add_remote_candidate(candidate, 0.0)
+        case signal.CandidateFound():
+            agent.set_remote_credentials("abcd", _PWD, 0.0)
+            agent.add_remote_candidate(message.candidate, 0.0)
+        case _:
+            pass
+    agent.handle_timeout(0.0)
+    list(agent.transmits())
+
+
+def _check_to_peer(message: protocol.ToPeer, data: bytes) -> None:
+    require(protocol.decode_to_peer(protocol.encode(message)) == message, "a message changed in the codec")
+
+
+def _check_to_server(message: protocol.ToServer, data: bytes) -> None:
+    require(protocol.decode_to_server(protocol.encode(message)) == message, "a message changed in the codec")
+
+
+def _check_transfer(message: transfer.Message, data: bytes) -> None:
+    require(transfer.parse(transfer.frame(message)[4:]) == message, "a message changed in the codec")
+
+
+TARGETS = (
+    parser("signal-message", _SIGNAL, signal.decode, signal.SignalDecodeError, _check_signal),
+    parser("rendezvous-to-peer", _TO_PEER, protocol.decode_to_peer, protocol.ProtocolDecodeError, _check_to_peer),
+    parser(
+        "rendezvous-to-server", _TO_SERVER, protocol.decode_to_server, protocol.ProtocolDecodeError, _check_to_server
+    ),
+    parser("transfer-message", _TRANSFER, transfer.parse, TransferProtocolError, _check_transfer),
+)

@@ -1,0 +1,78 @@
+"""Texts that people paste and that other machines name: tickets, peer ids, paths."""
+
+from __future__ import annotations
+
+import random
+from pathlib import PurePath
+
+from fuzz.target import parser, require
+from quice.errors import InvalidPeerIdError, TicketError, UnsafePathError
+from quice.identity import PeerId
+from quice.ticket import Ticket
+from quice.transfer.paths import parts_of
+
+_PEER = PeerId(bytes(range(32)))
+_TICKETS = tuple(
+    str(Ticket(_PEER, server)).encode()
+    for server in ("ws://192.0.2.1:8765", "wss://rendezvous.example.org/path", "ws://[2001:db8::1]:80")
+)
+_PATHS = (
+    b"file.txt",
+    b"folder/file.tar.gz",
+    "Gr\u00fc\u00dfe/\u65e5\u672c\u8a9e/e\u0301".encode(),
+    b"../secret",
+    b"/etc/passwd",
+    b"C:\\Windows\\System32",
+    b"a/./b//c",
+    b"com1.txt/NUL/lpt9",
+    b".quice-partial/x",
+    b"trailing./space /x",
+    b"name:stream",
+    b"con\xc2\xa0/aux\xc2\xb9",
+)
+
+
+def _text(data: bytes) -> str:
+    """Any bytes as a text, as Python reads them from a command line: with lone surrogates for what is no UTF-8."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _any_letters(rng: random.Random, data: bytes) -> bytes:
+    """Letters that normalise, case-fold or print in surprising ways, put in somewhere."""
+    at = rng.randrange(len(data) + 1)
+    letter = rng.choice("\u0130\u0131\u00df\u212a\u017f\u2024\u2025\uff0e\uff0f\u2215\u202e\u200b\ufeff\0\n\x7f\u0085")
+    return data[:at] + letter.encode() + data[at:]
+
+
+def _check_ticket(ticket: Ticket, data: bytes) -> None:
+    require(Ticket.parse(str(ticket)) == ticket, "a ticket changed on its way through its text")
+    require(str(ticket).isascii() and str(ticket).isprintable(), "a ticket that can't be printed")
+
+
+def _check_peer(peer: PeerId, data: bytes) -> None:
+    """There is one text for one key, but for its case and the space around it."""
+    require(str(peer) == _text(data).strip().lower(), f"read as {peer}")
+
+
+def _check_path(parts: tuple[str, ...], data: bytes) -> None:
+    """The path stays below the target."""
+    target = PurePath("/target")
+    path = target.joinpath(*parts)
+    require(path.parts[: len(target.parts)] == target.parts, f"{path} leaves the target")
+    require(len(path.parts) == len(target.parts) + len(parts), f"{path} has another depth")
+    require(".." not in path.parts, f"{path} climbs")
+    require(not any(c in part for part in parts for c in "\0\n\x7f"), "control characters")
+
+
+TARGETS = (
+    parser("ticket", _TICKETS, lambda data: Ticket.parse(_text(data)), TicketError, _check_ticket, _any_letters),
+    parser(
+        "peer-id",
+        (str(_PEER).encode(),),
+        lambda data: PeerId.parse(_text(data)),
+        InvalidPeerIdError,
+        _check_peer,
+        _any_letters,
+    ),
+    parser("transfer-path", _PATHS, lambda data: parts_of(_text(data)), UnsafePathError, _check_path, _any_letters),
+)
