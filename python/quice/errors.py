@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class Error(Exception):
     """The base of all errors that quice raises for reasons outside the calling program."""
@@ -218,11 +220,17 @@ class TicketError(Error, ValueError):
 class TransferError(Error):
     """Files could not be transferred. The base of the ways in which that fails."""
 
+    @property
+    def for_peer(self) -> str:
+        """What the other side is told of it."""
+        return str(self)
+
 
 class UnsafePathError(TransferError):
     """The other side named a file that would not stay in the target folder."""
 
     def __init__(self, path: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"the sender names a file that is not safe to write: {path[:200]!r} ({reason}). Nothing of it was "
             "written; ask the sender to rename it"
@@ -247,11 +255,37 @@ class LocalFileError(TransferError):
     """A file of this side can't be read or written."""
 
     def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
         super().__init__(f"{path}: {reason}. Mend that and run the same command again: it goes on where it was")
+
+    @property
+    def for_peer(self) -> str:
+        """What the other side is told of it: the name, not where on this machine it lies."""
+        return f"{os.path.basename(self.path)}: {self.reason}"
 
 
 class RemoteFileError(TransferError):
-    """The other side can't read or write a file."""
+    """The other side gave up, most often because it can't read or write a file."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"the other side failed: {text}")
+        super().__init__(
+            f"the other side gave up: {text.rstrip('.')}. Once that is mended there, receive again: it goes on "
+            "where it was"
+        )
+
+
+class WrongTicketError(TransferError):
+    """A receiver came with a ticket that does not hold this offer's secret."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a receiver came without the right ticket. Copy the ticket again, whole, as `quice send` printed it"
+        )
+
+
+class PingError(Error):
+    """The peer answers, but not to pings."""
+
+    def __init__(self) -> None:
+        super().__init__("the peer ended a ping without an answer. Check that `quice ping` runs there, in this version")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,24 +89,39 @@ class Identity:
 
     @classmethod
     def load_or_generate(cls, path: str | os.PathLike[str]) -> Identity:
-        """Read the identity at `path`, or make one and save it there when nothing is there yet."""
-        if not os.path.exists(path):
+        """Read the identity at `path`, or make one and save it there when nothing is there yet.
+
+        Of several programs that do so at once, one makes it and all have the same. Raises `IdentityError`.
+        """
+        if not os.path.lexists(path):
             try:
                 identity = cls.generate()
                 identity.save(path)
             except FileExistsError:
                 pass
+            except OSError as error:
+                raise IdentityError(f"it can't be saved: {error}") from error
             else:
                 return identity
         return cls.load(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the secret key to a new file of mode 0600. Raises `FileExistsError` rather than overwrite."""
+        """Write the secret key to a new file of mode 0600, whole or not at all.
+
+        Raises `FileExistsError` rather than overwrite, and other `OSError`s of the file system.
+        """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{_HEADER}{self.secret_key.hex()}\n")
+        descriptor, written = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(f"{_HEADER}{self.secret_key.hex()}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            # Unlike a rename, a link never replaces what is there.
+            os.link(written, target)
+        finally:
+            os.unlink(written)
 
     def sign(self, message: bytes) -> bytes:
         """The Ed25519 signature (64 bytes) over `message`."""

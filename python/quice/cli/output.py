@@ -8,9 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from quice.connection import Connection
 from quice.ice import Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _PROGRESS_INTERVAL = 0.1
 
@@ -20,6 +24,8 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.json = as_json
+        self._bars: Progress | None = None
+        self._shown = 0
 
     def event(self, event: str, text: str | None = None, /, **fields: object) -> None:
         """Tell of an event: as JSON with its fields, or as `text` if there is any."""
@@ -31,7 +37,8 @@ class Output:
     def error(self, error: Exception) -> None:
         """Tell what went wrong, in one line."""
         kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
-        message = " ".join(str(error).split()) or kind
+        # Some of it may be the peer's words: they don't get to steer the terminal.
+        message = "".join(c if c.isprintable() else "�" for c in " ".join(str(error).split())) or kind
         if self.json:
             self.event("error", kind=kind, message=message)
         else:
@@ -54,24 +61,22 @@ class Output:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """Yields a function to call with the bytes done and the bytes in all."""
+        """Yields a function to call with the bytes done and the bytes in all. Several may be shown at once."""
         if self.json:
             yield self._json_progress()
             return
-        # Imported here: rich takes a while, and most commands don't need it.
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn()) as progress:
-            task = progress.add_task(label, total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+        bars = self._bars = self._bars or _progress_bars()
+        if not self._shown:
+            bars.start()
+        self._shown += 1
+        task = bars.add_task(label, total=None)
+        try:
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+        finally:
+            self._shown -= 1
+            if not self._shown:
+                bars.stop()
+                self._bars = None
 
     def _json_progress(self) -> Callable[[int, int], None]:
         last = 0.0
@@ -84,6 +89,22 @@ class Output:
                 self.event("progress", bytes=done, total=total)
 
         return tell
+
+
+def _progress_bars() -> Progress:
+    # Imported here: rich takes a while, and most commands don't need it.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def report_fields(report: Report) -> dict[str, object]:
@@ -108,3 +129,9 @@ def report_fields(report: Report) -> dict[str, object]:
         "pairs": pairs,
         "selected": {"local": str(selected.local), "remote": str(selected.remote)} if selected else None,
     }
+
+
+def in_words(verb: str, count: int, seconds: float) -> str:
+    """What a transfer did, and how fast."""
+    rate = count * 8 / max(seconds, 1e-6) / 1e6
+    return f"{verb} {count:,} bytes in {seconds:.1f} s, {rate:,.0f} Mbit/s"

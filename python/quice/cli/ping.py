@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quice.cli.output import Output
 from quice.cli.runner import IdentityFile, Json, Server, need_server, own_identity, run
+
+if TYPE_CHECKING:
+    from quice.connection import Connection
 
 _ALPN = "quice-ping/1"
 _PAYLOAD = 32
@@ -32,7 +35,6 @@ def ping(
 
 
 async def _answer(output: Output, server: str, identity: IdentityFile) -> None:
-    from quice.connection import Connection
     from quice.endpoint import Endpoint
     from quice.errors import Error
     from quice.ticket import Ticket
@@ -61,7 +63,7 @@ async def _ping(output: Output, text: str, server: str | None, count: int, inter
     from quice.identity import PeerId
     from quice.ticket import Ticket
 
-    if text.startswith("quice"):
+    if text.startswith("quice1"):
         ticket = Ticket.parse(text)
         peer, server = ticket.peer, server or ticket.server
     else:
@@ -73,12 +75,7 @@ async def _ping(output: Output, text: str, server: str | None, count: int, inter
         for number in range(1, count + 1):
             if number > 1:
                 await asyncio.sleep(interval)
-            sent = time.perf_counter()
-            stream = await connection.open_stream()
-            await stream.write(bytes(_PAYLOAD))
-            stream.finish()
-            await stream.readexactly(_PAYLOAD)
-            rtt = (time.perf_counter() - sent) * 1000
+            rtt = await _round_trip(connection) * 1000
             output.event("pong", f"answer {number} after {rtt:.2f} ms", number=number, rtt_ms=round(rtt, 3))
         connection.close()
         output.event(
@@ -87,3 +84,18 @@ async def _ping(output: Output, text: str, server: str | None, count: int, inter
             seconds=round(time.monotonic() - started, 6),
             connect_seconds=round(connection.connect_seconds, 6),
         )
+
+
+async def _round_trip(connection: Connection) -> float:
+    """Seconds for a ping and its answer. Raises `PingError`, `StreamError`, `ConnectionClosedError`."""
+    from quice.errors import PingError
+
+    sent = time.perf_counter()
+    stream = await connection.open_stream()
+    await stream.write(bytes(_PAYLOAD))
+    stream.finish()
+    try:
+        await stream.readexactly(_PAYLOAD)
+    except asyncio.IncompleteReadError:
+        raise PingError from None
+    return time.perf_counter() - sent

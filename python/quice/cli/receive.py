@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from quice.cli.output import Output
-from quice.cli.runner import Json, Server, run
+from quice.cli.output import Output, in_words
+from quice.cli.runner import Json, Server, need_server, run
 
 
 def receive(
@@ -31,19 +31,18 @@ async def _receive(output: Output, text: str, out: Path, overwrite: bool, server
     from quice.transfer.receiver import fetch
 
     ticket = Ticket.parse(text)
-    async with Endpoint.bind(server=server or ticket.server) as endpoint:
+    async with Endpoint.bind(server=need_server(server or ticket.server)) as endpoint:
         connection = await endpoint.connect(ticket.peer, alpn=ALPN)
         output.connected(connection)
         started = time.monotonic()
         stream = await connection.open_stream()
         with output.progress("receiving") as progress:
-            received = await fetch(stream, out, progress, overwrite=overwrite)
+            received = await fetch(stream, out, progress, secret=ticket.secret, overwrite=overwrite)
         seconds = time.monotonic() - started
         connection.close()
-        rate = received.bytes * 8 / seconds / 1e6
         output.event(
             "done",
-            f"received {received.bytes:,} bytes in {seconds:.1f} s, {rate:,.0f} Mbit/s",
+            in_words("received", received.bytes, seconds),
             bytes=received.bytes,
             seconds=round(seconds, 6),
             connect_seconds=round(connection.connect_seconds, 6),

@@ -46,7 +46,7 @@ async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
 
 
 def need_server(server: str | None) -> str:
-    """The server's URL; wrong use without one."""
+    """The server's URL; wrong use without one, or with one of another kind."""
     if server is None:
         raise typer.BadParameter("name a rendezvous server: --server URL or QUICE_SERVER (`quice serve` runs one)")
     return server

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
+import secrets
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quice.cli.output import Output
+from quice.cli.output import Output, in_words
 from quice.cli.runner import Json, Server, need_server, run
+
+if TYPE_CHECKING:
+    from quice.connection import Connection
+    from quice.endpoint import Endpoint
+    from quice.transfer.sources import Source
+
+_GOODBYE = 5.0
+"""Seconds for the receiver to close the connection after it has everything."""
+
+
+@dataclass(frozen=True)
+class _Result:
+    bytes: int
+    seconds: float
 
 
 def send(
@@ -25,54 +41,78 @@ def send(
 
 
 async def _send(output: Output, paths: list[Path], server: str) -> None:
-    from quice.connection import Connection
     from quice.endpoint import Endpoint
-    from quice.errors import ConnectionClosedError, Error
-    from quice.ticket import Ticket
+    from quice.ticket import SECRET_LENGTH, Ticket
     from quice.transfer.messages import ALPN
-    from quice.transfer.sender import collect, serve_stream
+    from quice.transfer.sources import collect
 
     def skipped(path: Path, why: str) -> None:
-        print(f"not sent: {path} is {why}", file=sys.stderr)
+        output.event("skipped", f"not sent: {str(path)!r} is {why}", path=str(path), reason=why)
 
     sources = await asyncio.to_thread(collect, paths, skipped)
-    finished: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+    async with Endpoint.bind(server=server, alpns=[ALPN]) as endpoint:
+        ticket = Ticket(endpoint.peer, server, secrets.token_bytes(SECRET_LENGTH))
+        output.event("ticket", f"On the other machine:\n\n    quice receive {ticket}\n", ticket=str(ticket))
+        result = await _offer(output, endpoint, sources, ticket.secret)
+    output.event(
+        "done",
+        in_words("sent", result.bytes, result.seconds),
+        bytes=result.bytes,
+        seconds=round(result.seconds, 6),
+        # The receiver is who connects, and knows.
+        connect_seconds=None,
+    )
 
-    async def serve(connection: Connection) -> None:
-        started = time.monotonic()
-        output.connected(connection)
+
+async def _offer(output: Output, endpoint: Endpoint, sources: list[Source], secret: bytes) -> _Result:
+    """Serve receivers, several at once, until one of them has everything."""
+    finished: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+
+    def ended(task: asyncio.Task[_Result | None]) -> None:
+        tasks.discard(task)
+        if finished.done() or task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            finished.set_exception(error)
+        elif (result := task.result()) is not None:
+            finished.set_result(result)
+
+    async def accept() -> None:
+        async for connection in endpoint:
+            task = asyncio.create_task(_serve(output, connection, sources, secret))
+            tasks.add(task)
+            task.add_done_callback(ended)
+
+    tasks: set[asyncio.Task[_Result | None]] = set()
+    accepting = asyncio.create_task(accept())
+    try:
+        return await finished
+    finally:
+        everything = [accepting, *tasks]
+        for task in everything:
+            task.cancel()
+        await asyncio.gather(*everything, return_exceptions=True)
+
+
+async def _serve(output: Output, connection: Connection, sources: list[Source], secret: bytes) -> _Result | None:
+    """Serve one receiver; None when it does not come to an end."""
+    from quice.errors import ConnectionClosedError, Error
+    from quice.transfer.sender import serve_stream
+
+    started = time.monotonic()
+    output.connected(connection)
+    async with connection:
         try:
-            async with connection:
-                stream = await connection.accept_stream()
-                with output.progress("sending") as progress:
-                    sent = await serve_stream(stream, sources, progress)
-                # The receiver closes once it knows that we know.
-                await asyncio.wait_for(connection.wait_closed(), 5)
-        except (Error, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
+            stream = await connection.accept_stream()
+            with output.progress("sending") as progress:
+                sent = await serve_stream(stream, sources, progress, secret=secret)
+        except Error as error:
             if not isinstance(error, ConnectionClosedError):
                 output.error(error)
             output.event("interrupted", "the receiver is gone; it can go on with the same ticket")
-            return
-        finished.put_nowait((sent, time.monotonic() - started))
-
-    async with Endpoint.bind(server=server, alpns=[ALPN]) as endpoint:
-        ticket = str(Ticket(endpoint.peer, server))
-        output.event("ticket", f"On the other machine:\n\n    quice receive {ticket}\n", ticket=ticket)
-        tasks: set[asyncio.Task[None]] = set()
-
-        async def accept() -> None:
-            async for connection in endpoint:
-                task = asyncio.create_task(serve(connection))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-
-        accepting = asyncio.create_task(accept())
-        try:
-            sent, seconds = await finished.get()
-        finally:
-            for task in (accepting, *tasks):
-                task.cancel()
-            await asyncio.gather(accepting, *tasks, return_exceptions=True)
-        rate = sent * 8 / seconds / 1e6
-        text = f"sent {sent:,} bytes in {seconds:.1f} s, {rate:,.0f} Mbit/s"
-        output.event("done", text, bytes=sent, seconds=round(seconds, 6), connect_seconds=None)
+            return None
+        seconds = time.monotonic() - started
+        # The receiver closes once it knows that we know.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(connection.wait_closed(), _GOODBYE)
+    return _Result(sent, seconds)

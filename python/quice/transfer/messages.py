@@ -8,20 +8,27 @@ A message is four bytes of length, big-endian, and a MessagePack struct.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
 
-from quice.errors import RemoteFileError, TransferProtocolError
+from quice.errors import PeerClosedError, RemoteFileError, TransferError, TransferProtocolError
 from quice.stream import Stream
 
 ALPN = "quice-transfer/1"
+VERSION = 1
 DIGEST_LENGTH = 32
 MAX_MESSAGE = 64 << 20
 """Bytes of a manifest, the largest of messages: some 500,000 files."""
 BLOCK = 1 << 20
 """Bytes read, hashed and sent at a time."""
+ABORTED = 1
+"""The code with which a connection is closed by the side that can't go on."""
+_MAX_REASON = 300
 
 
 class EntryKind(str, enum.Enum):
@@ -43,7 +50,10 @@ class _Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
 
 
 class Fetch(_Message, frozen=True, tag="fetch", kw_only=True):
-    version: int = 1
+    """Tell me what you have. The secret is the ticket's: knowing the sender's peer id is not enough."""
+
+    version: int = VERSION
+    secret: bytes = b""
 
 
 class Manifest(_Message, frozen=True, tag="manifest", kw_only=True):
@@ -73,13 +83,7 @@ class Done(_Message, frozen=True, tag="done", kw_only=True):
     """Everything has arrived and is stored."""
 
 
-class Abort(_Message, frozen=True, tag="abort", kw_only=True):
-    """It can't go on; `text` is for the other side's user."""
-
-    text: str
-
-
-Message = Fetch | Manifest | Wants | FileHeader | Done | Abort
+Message = Fetch | Manifest | Wants | FileHeader | Done
 MessageT = TypeVar("MessageT", bound=Message)
 
 _encoder = msgspec.msgpack.Encoder()
@@ -102,16 +106,40 @@ def parse(data: bytes) -> Message:
 
 
 async def expect(stream: Stream, kind: type[MessageT]) -> MessageT:
-    """Read the next message, which must be of this kind.
-
-    Raises `TransferProtocolError`, `RemoteFileError` when it is `Abort`, and as `Stream.readexactly`.
-    """
+    """Read the next message, which must be of this kind. Raises `TransferProtocolError`, and as
+    `Stream.readexactly`."""
     length = int.from_bytes(await stream.readexactly(4), "big")
     if length > MAX_MESSAGE:
         raise TransferProtocolError(f"a message of {length} bytes")
     message = parse(await stream.readexactly(length))
-    if isinstance(message, Abort):
-        raise RemoteFileError(message.text[:300])
     if not isinstance(message, kind):
         raise TransferProtocolError(f"{type(message).__name__} instead of {kind.__name__}")
     return message
+
+
+@contextlib.contextmanager
+def telling(stream: Stream) -> Iterator[None]:
+    """Around one side's work: tell the other side why this one gives up, and raise why the other did.
+
+    Raises `RemoteFileError` for that, and `TransferProtocolError` when the stream ends where it must not.
+    """
+    try:
+        yield
+    except TransferError as error:
+        _abort(stream, error)
+        raise
+    except asyncio.CancelledError:
+        stream.connection.close(ABORTED, "it was interrupted")
+        raise
+    except asyncio.IncompleteReadError:
+        ended = TransferProtocolError("the stream ended in the middle")
+        _abort(stream, ended)
+        raise ended from None
+    except PeerClosedError as closed:
+        if closed.code != ABORTED:
+            raise
+        raise RemoteFileError(closed.reason[:_MAX_REASON]) from None
+
+
+def _abort(stream: Stream, error: TransferError) -> None:
+    stream.connection.close(ABORTED, error.for_peer[:_MAX_REASON])
