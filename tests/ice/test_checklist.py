@@ -213,6 +213,14 @@ def test_rfc8445_7_3_1_3_a_candidate_with_a_new_name_keeps_its_pairs_and_takes_i
     assert revealed.remote is named
 
 
+def test_a_pair_that_works_under_a_new_name_thaws_the_pairs_of_its_new_foundation() -> None:
+    checklist, (revealed, _, frozen) = listed(remote(1, "x"), remote(2, "a"), remote(3, "a"))
+    succeed(checklist, revealed)
+    assert frozen.state is PairState.FROZEN
+    checklist.rename(revealed.remote, remote(1, "a"))
+    assert frozen.state is PairState.WAITING
+
+
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(PairState, 2)))
 def test_rfc8445_6_1_2_6_a_pair_moves_as_the_table_says_and_no_other_way(before: PairState, after: PairState) -> None:
     pair = CandidatePair(host_candidate(HERE), remote(1, "a"), before)

@@ -113,6 +113,8 @@ class CheckList:
         for pair in self._pairs:
             if pair.remote is known:
                 pair.remote = candidate
+                if pair.state is PairState.SUCCEEDED:
+                    self.thaw(pair.foundation)
         self._sort()
 
     def next_triggered(self) -> CandidatePair | None:
