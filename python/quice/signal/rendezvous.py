@@ -121,15 +121,20 @@ class RendezvousClient:
 
     async def close(self) -> None:
         """Leave the server; all sessions end."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        websocket, self._socket = self._socket, None
         self._trouble = "this endpoint is closed"
         for session in list(self._sessions.values()):
             await session.close()
-        if websocket is not None:
-            await _close(websocket)
+        try:
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.gather(self._keeper, return_exceptions=True)
+            if self._socket is not None:
+                await self._socket.close()
+        finally:
+            # Cancelled, it would stay open.
+            websocket, self._socket = self._socket, None
+            if websocket is not None:
+                websocket.transport.abort()
 
     def open(self, peer: PeerId) -> RendezvousSignalling:
         """Begin a session with a peer; the first message tells it."""
@@ -258,7 +263,6 @@ async def _close(websocket: ClientConnection) -> None:
     try:
         await websocket.close()
     finally:
-        # Cancelled, it would stay open.
         websocket.transport.abort()
 
 
