@@ -84,7 +84,6 @@ class Loopback:
 
         async def receive(stream: Stream) -> None:
             await receiver(stream)
-            await asyncio.wait_for(stream.connection.wait_closed(), 10)
 
         return (await self.play(lambda stream: serve_stream(stream, sources, nothing), receive)).sent
 

@@ -21,7 +21,7 @@ from tests.transfer.conftest import Loopback, Outcome, nothing, tree
 SIZE = 24 << 20
 
 
-class Interrupted(Exception):
+class KilledError(Exception):
     """The receiver dies here."""
 
 
@@ -31,7 +31,7 @@ async def interrupt(loopback: Loopback, paths: list[Path], out: Path, after: int
 
     def die(done: int, total: int) -> None:
         if done >= after:
-            raise Interrupted
+            raise KilledError
 
     return await loopback.play(
         lambda stream: serve_stream(stream, sources, nothing), lambda stream: fetch(stream, out, die)
@@ -53,7 +53,7 @@ def large(source: Path) -> Path:
 
 async def test_it_goes_on_where_it_was_and_cleans_up(loopback: Loopback, large: Path, out: Path) -> None:
     outcome = await interrupt(loopback, [large], out, SIZE // 2)
-    assert isinstance(outcome.received, Interrupted)
+    assert isinstance(outcome.received, KilledError)
     assert not (out / "large").exists()
     kept = partial_of(out).stat().st_size
     assert kept >= SIZE // 2 - (2 << 20)
