@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -35,8 +36,13 @@ def test_a_tree_deeper_than_pythons_recursion_is_walked(source: Path, monkeypatc
     for _ in range(1200):
         os.mkdir("d")
         os.chdir("d")
-    monkeypatch.chdir(source)
-    assert len(collect([source], ignore)) == 1201
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(source)
+        assert len(collect([source], ignore)) == 1201
+    # shutil.rmtree, which pytest cleans up with, does recurse.
+    for _ in range(1200):
+        os.chdir("..")
+        os.rmdir("d")
 
 
 def test_what_is_not_there_is_named(source: Path) -> None:
@@ -67,10 +73,19 @@ def test_a_name_that_no_receiver_takes_is_refused_before_anybody_comes(source: P
         collect([source], ignore)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(source: Path) -> None:
-    (source / "closed").mkdir(mode=0)
-    with pytest.raises(LocalFileError, match="closed"):
+def test_a_folder_that_may_not_be_read_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = source / "closed"
+    closed.mkdir()
+    readable = os.listdir
+
+    def listdir(path: Path) -> list[str]:
+        # Root may read everything, so that no mode of the folder serves for the test.
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return readable(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(LocalFileError, match="closed: Permission denied"):
         collect([source], ignore)
 
 

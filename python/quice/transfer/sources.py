@@ -42,18 +42,19 @@ def collect(paths: Sequence[Path], skipped: Skipped) -> list[Source]:
         absolute = Path(os.path.abspath(path))
         try:
             # What is named on the command line is meant, be it a link; it keeps its own name.
-            found = list(_walk(absolute.resolve(strict=True), absolute.name or "root", skipped))
+            top = absolute.resolve(strict=True)
         except FileNotFoundError as error:
             reason = "there is no such file or folder"
             raise LocalFileError(os.fspath(error.filename or path), reason) from None
         except (OSError, RuntimeError) as error:
+            # Until Python 3.13 a circle of links is a RuntimeError.
             raise LocalFileError(str(path), getattr(error, "strerror", None) or str(error)) from error
-        for source in found:
+        for source in _walk(top, absolute.name or "root", skipped):
             parts = _sendable(source)
             if parts in seen:
                 raise LocalFileError(str(source.path), "another one has the same name")
             seen.add(parts)
-        sources += found
+            sources.append(source)
     return sources
 
 
@@ -69,10 +70,11 @@ def _walk(top: Path, name: str, skipped: Skipped) -> Iterator[Source]:
     waiting = [(top, name)]
     while waiting:
         path, name = waiting.pop()
-        status = path.lstat()
+        with naming(path):
+            status = path.lstat()
+            children = sorted(os.listdir(path), reverse=True) if stat.S_ISDIR(status.st_mode) else []
         if stat.S_ISDIR(status.st_mode):
             yield Source(path, Entry(EntryKind.FOLDER, name))
-            children = sorted(os.listdir(path), reverse=True)
             waiting += [(path / child, f"{name}/{child}") for child in children]
         elif stat.S_ISREG(status.st_mode):
             yield _file(path, name, status)
