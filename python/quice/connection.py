@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from quice.ice.agent import Report
+    from quice.pump import Pump
 
 
 # RFC 1918 §3 and RFC 4193 §3.
@@ -98,9 +99,9 @@ class Connection:
     connect_seconds: float
     """From the call of `connect`, or from the peer's offer, to the established connection."""
 
-    def __init__(self, native: _native.Connection, wake: Callable[[], None]) -> None:
+    def __init__(self, native: _native.Connection, pump: Pump) -> None:
         self._native = native
-        self._wake = wake
+        self._pump = pump
         self._peer: PeerId | None = None
         self._alpn = ""
         self._error: Error | None = None
@@ -166,7 +167,7 @@ class Connection:
             sent = self._native.send_datagram(data)
         except _native.DatagramRefused as error:
             raise DatagramError(str(error)) from None
-        self._wake()
+        self._pump.wake()
         return sent
 
     async def receive_datagram(self) -> bytes:
@@ -210,7 +211,7 @@ class Connection:
         """
         if self._error is None:
             self._native.close(code, reason.encode())
-            self._wake()
+            self._pump.wake()
             self._end(LocallyClosedError())
 
     async def wait_closed(self) -> None:
@@ -286,6 +287,7 @@ class Connection:
         """Wait until something about the connection has changed."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._changed.append(waiter)
+        self._pump.flush()
         await waiter
 
     def _notify(self) -> None:

@@ -22,6 +22,7 @@ from quice.errors import (
     HandshakeError,
     IdleTimeoutError,
     NoServerError,
+    SignallingError,
 )
 from quice.ice import Base, Role
 from quice.identity import Identity, PeerId
@@ -29,7 +30,7 @@ from quice.network import local_addresses
 from quice.pump import Pump
 from quice.session import Session
 from quice.signal.interface import Signalling
-from quice.signal.messages import VERSION, Offer, Refuse, RefuseReason
+from quice.signal.messages import VERSION, Offer, Refuse, RefuseReason, SignalDecodeError
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
 from quice.wire import Address, Transmit
 
@@ -41,8 +42,8 @@ _BACKLOG = 1024
 # How long closing waits for connections to drain: three times a slow path's probe timeout (RFC 9000 §10.2).
 _DRAIN_TIMEOUT = 2.0
 _REFUSED = 0x71
-# How long a session that a peer began goes on after its pair is chosen: the handshake follows at once.
-_RESPOND_TIMEOUT = 10.0
+# Seconds from the choice of a pair to the handshake of the peer who began the session: it follows at once.
+_HANDSHAKE_TIMEOUT = 10.0
 _MAX_SESSIONS = 64
 
 
@@ -64,12 +65,14 @@ class Endpoint:
         alpns: Sequence[str],
         host: str | None,
         port: int,
+        stun_servers: Sequence[Address],
         config: TransportConfig,
         credentials: _native.Credentials,
     ) -> None:
         self.identity = identity
         self.peer = identity.peer
         self._server = server
+        self._stun_servers = tuple(stun_servers)
         self._host = host
         self._port = port
         self._connections: dict[int, Connection] = {}
@@ -92,13 +95,15 @@ class Endpoint:
         alpns: Sequence[str] = (),
         host: str | None = None,
         port: int = 0,
+        stun_servers: Sequence[Address] = (),
         config: TransportConfig | None = None,
     ) -> _Binding:
         """Bind a UDP port on every interface, for IPv4 and IPv6, or on `host` alone.
 
         identity: who this endpoint is; a new one if not given. server: the rendezvous server's URL (`ws://` or
         `wss://`), by which peers find each other. alpns: the application protocols to accept connections for;
-        with none, only `connect` works. port: 0 lets the system choose.
+        with none, only `connect` works. port: 0 lets the system choose. stun_servers: asked for this endpoint's
+        public addresses, beside the rendezvous server's own.
 
         Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a
         host that is no IP address, and `ServerUnreachableError` when the server can't be reached.
@@ -111,6 +116,7 @@ class Endpoint:
                 alpns,
                 host,
                 port,
+                stun_servers,
                 config or TransportConfig(),
                 _native.Credentials.raw_key(identity.secret_key),
             )
@@ -127,9 +133,16 @@ class Endpoint:
         return self._bound[0].port
 
     async def connect(
-        self, peer: PeerId, *, alpn: str, address: Address | None = None, timeout: float = 15.0
+        self,
+        peer: PeerId,
+        *,
+        alpn: str,
+        address: Address | None = None,
+        signalling: Signalling | None = None,
+        timeout: float = 15.0,
     ) -> Connection:
-        """Connect to a peer, through the rendezvous server or, with `address`, straight to that address.
+        """Connect to a peer through the rendezvous server; or straight to `address`; or with `signalling`, over a
+        channel of the application's own, at whose other end the peer calls `respond`.
 
         timeout: seconds until it gives up. Raises a `ConnectError`: `ConnectTimeoutError`, `HandshakeError`
         when it is not the peer who answers or it does not speak `alpn`, `PeerUnreachableError` when the server
@@ -143,10 +156,12 @@ class Endpoint:
         if address is not None:
             connection = self._begin(peer, alpn, address)
             await self._establish(connection, timeout)
-        elif self._rendezvous is not None:
-            connection = await self._reach(peer, alpn, self._rendezvous.open(peer), timeout)
         else:
-            raise NoServerError
+            if signalling is None:
+                if self._rendezvous is None:
+                    raise NoServerError
+                signalling = self._rendezvous.open(peer)
+            connection = await self._reach(peer, alpn, signalling, timeout)
         connection.connect_seconds = time.monotonic() - started
         return connection
 
@@ -165,8 +180,8 @@ class Endpoint:
 
     @contextlib.asynccontextmanager
     async def _session(self, role: Role, signalling: Signalling) -> AsyncIterator[Session]:
-        servers = self._rendezvous.stun_servers if self._rendezvous is not None else ()
-        session = Session(role, self, servers, signalling)
+        known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
+        session = Session(role, self, (*known, *self._stun_servers), signalling)
         self._sessions.add(session)
         try:
             yield session
@@ -194,12 +209,24 @@ class Endpoint:
             self._engine.send(transmit.data, transmit.destination, source)
 
     def _on_session(self, signalling: RendezvousSignalling) -> None:
-        task = asyncio.create_task(self._respond(signalling), name="quice session")
+        task = asyncio.create_task(self._respond_quietly(signalling), name="quice session")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _respond(self, signalling: RendezvousSignalling) -> None:
-        """Take part in a session that a peer began, until it has connected or its time is over."""
+    async def _respond_quietly(self, signalling: RendezvousSignalling) -> None:
+        try:
+            await self.respond(signalling.peer, signalling)
+        except ConnectError as error:
+            logger.info("a peer's offer came to nothing: %s", error)
+
+    async def respond(self, peer: PeerId, signalling: Signalling) -> None:
+        """Take part in a session that `peer` begins at the other end of `signalling`, until it has connected; the
+        connection comes from `accept`. Sessions through the rendezvous server need no call.
+
+        Raises a `ConnectError`: `SignallingError`, `NoPathError`, `RefusedError`, and `ConnectTimeoutError` when
+        no handshake follows.
+        """
+        self._raise_if_closed()
         try:
             offer = await signalling.receive()
             if not isinstance(offer, Offer):
@@ -208,15 +235,17 @@ class Endpoint:
                 await signalling.send(refusal)
                 return
             async with self._session(Role.CONTROLLED, signalling) as session:
-                self._responding[signalling.peer] = session
+                self._responding[peer] = session
                 try:
                     await session.respond(offer)
-                    await asyncio.sleep(_RESPOND_TIMEOUT)
+                    await asyncio.wait_for(session.connected.wait(), _HANDSHAKE_TIMEOUT)
+                except asyncio.TimeoutError:
+                    raise ConnectTimeoutError(_HANDSHAKE_TIMEOUT, "no handshake followed") from None
                 finally:
-                    if self._responding.get(signalling.peer) is session:
-                        del self._responding[signalling.peer]
-        except ConnectError as error:
-            logger.info("a peer's offer came to nothing: %s", error)
+                    if self._responding.get(peer) is session:
+                        del self._responding[peer]
+        except SignalDecodeError as error:
+            raise SignallingError(f"the peer's message was not understood: {error}") from None
         finally:
             await signalling.close()
 
@@ -309,7 +338,7 @@ class Endpoint:
             native = self._engine.connect(address, alpn.encode(), peer=peer.key, local=local)
         except OSError as error:
             raise HandshakeError(str(error)) from error
-        connection = self._connections[native.id] = Connection(native, self._pump.wake)
+        connection = self._connections[native.id] = Connection(native, self._pump)
         self._pump.wake()
         return connection
 
@@ -337,7 +366,7 @@ class Endpoint:
             if not (isinstance(event, Event.Connected) and event.accepted):
                 return
             native = self._engine.connection(handle)
-            connection = self._connections[handle] = Connection(native, self._pump.wake)
+            connection = self._connections[handle] = Connection(native, self._pump)
         if isinstance(event, Event.Drained):
             del self._connections[handle]
         connection._handle(event)
@@ -349,7 +378,9 @@ class Endpoint:
             connection.close(_REFUSED, "too many connections wait to be accepted")
         else:
             session = self._responding.get(connection.peer) if connection._peer is not None else None
-            connection.report = session.report if session is not None else None
+            if session is not None:
+                connection.report = session.report
+                session.connected.set()
             self._accepted.put_nowait(connection)
 
     def _on_packet(self, event: Event.Packet) -> None:

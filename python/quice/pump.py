@@ -39,6 +39,11 @@ class Pump:
         if self._soon is None and not self._closed:
             self._soon = self._loop.call_soon(self._pump, False)
 
+    def flush(self) -> None:
+        """Do now what `wake` asked for: the caller is about to wait for the answer."""
+        if self._soon is not None:
+            self._pump(False)
+
     def _pump(self, receive: bool = True) -> None:
         if self._soon is not None:
             self._soon.cancel()

@@ -54,6 +54,8 @@ class Session:
         self._open = False
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._chosen: asyncio.Future[CandidatePair] = self._loop.create_future()
+        self.connected = asyncio.Event()
+        """Set by the endpoint, once QUIC is established."""
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._step()

@@ -81,7 +81,7 @@ class Stream:
             if chunk is None:
                 await self._readable()
                 continue
-            self.connection._wake()
+            self.connection._pump.wake()
             self._at_end = not chunk
             return chunk
         return b""
@@ -105,7 +105,7 @@ class Stream:
             if count_or_none is None:
                 await self._readable()
                 continue
-            self.connection._wake()
+            self.connection._pump.wake()
             if count_or_none == 0 and memoryview(buffer).nbytes:
                 self._at_end = True
             return count_or_none
@@ -142,7 +142,7 @@ class Stream:
                 raise self._translated(error) from None
             offset += taken
             self._bytes_written += taken
-            self.connection._wake()
+            self.connection._pump.wake()
             if offset >= size:
                 return
             await self._writable()
@@ -156,7 +156,7 @@ class Stream:
             self._native.finish(self.id)
         except Exception as error:
             raise self._translated(error) from None
-        self.connection._wake()
+        self.connection._pump.wake()
 
     def reset(self, code: int = 0) -> None:
         """Abandon this side's half: the peer's reads raise `StreamResetError(code)`. No effect when over."""
@@ -173,13 +173,14 @@ class Stream:
             act(self.id, code)
         except (_native.StreamClosed, _native.ConnectionGone):
             return
-        self.connection._wake()
+        self.connection._pump.wake()
 
     async def _readable(self) -> None:
         if self._reader is not None:
             raise RuntimeError("two tasks read from this stream at the same time")
         self.connection._raise_if_closed()
         self._reader = asyncio.get_running_loop().create_future()
+        self.connection._pump.flush()
         try:
             await self._reader
         finally:
@@ -190,6 +191,7 @@ class Stream:
             raise RuntimeError("two tasks write to this stream at the same time")
         self.connection._raise_if_closed()
         self._writer = asyncio.get_running_loop().create_future()
+        self.connection._pump.flush()
         try:
             await self._writer
         finally:
@@ -229,7 +231,7 @@ class Stream:
             self._native.finish(self.id)
         with contextlib.suppress(Exception):
             self._native.stop(self.id, 0)
-        self.connection._wake()
+        self.connection._pump.wake()
 
     def __repr__(self) -> str:
         return f"<Stream {self.id}>"
