@@ -17,10 +17,11 @@ CONFIG = TransportConfig(idle_timeout=120.0)
 
 
 async def answer(stream: Stream) -> None:
-    buffer = bytearray(1 << 20)
-    total = 0
-    while count := await stream.readinto(buffer):
-        total += count
+    total = len(await stream.read())
+    if total > SMALL:
+        buffer = bytearray(1 << 20)
+        while count := await stream.readinto(buffer):
+            total += count
     await stream.write(bytes(total if total <= SMALL else 8))
     stream.finish()
 
