@@ -30,7 +30,7 @@ from quice.wire import Address
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from quice.ice.agent import Report
+    from quice.ice import Report
     from quice.pump import Pump
 
 
@@ -48,7 +48,7 @@ class PathKind(str, enum.Enum):
     @classmethod
     def of(cls, remote: Address) -> PathKind:
         """The kind of a path without a relay, by the peer's address: `LAN` for one of a private network."""
-        ip = ipaddress.ip_address(remote.host.partition("%")[0])
+        ip = remote.without_zone.ip
         local = ip.is_loopback or ip.is_link_local or any(ip in network for network in _PRIVATE)
         return cls.LAN if local else cls.DIRECT
 

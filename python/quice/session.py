@@ -9,9 +9,20 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from quice.errors import NoPathError, RefusedError, SignallingError
-from quice.ice import Agent, Base, Candidate, Gathered, Gatherer, GatheringComplete, Report, Role
-from quice.ice.agent import Failed, Nominating, Selected
-from quice.ice.pair import CandidatePair
+from quice.ice import (
+    Agent,
+    Base,
+    Candidate,
+    CandidatePair,
+    Failed,
+    Gathered,
+    Gatherer,
+    GatheringComplete,
+    Nominating,
+    Report,
+    Role,
+    Selected,
+)
 from quice.signal.interface import Signalling
 from quice.signal.messages import (
     VERSION,

@@ -32,6 +32,11 @@ class Address(NamedTuple):
         """The IP address, with its zone for link-local IPv6."""
         return ipaddress.ip_address(self.host)
 
+    @property
+    def without_zone(self) -> Address:
+        """The address as another machine knows it: a zone means something on its own alone (RFC 4007 §6)."""
+        return self._replace(host=self.host.partition("%")[0])
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

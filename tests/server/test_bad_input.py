@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from fuzz.mutation import mutate
 from quice.server import Server
 from quice.signal import protocol
 from quice.signal.protocol import Deliver, Register
@@ -36,16 +37,6 @@ def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert [record.getMessage() for record in caplog.get_records("call")] == []
 
 
-def mutated(rng: random.Random, data: bytes) -> bytes:
-    """The data with some octets changed, and sometimes cut or made longer."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(0, 4) if changed else 0):
-        changed[rng.randrange(len(changed))] = rng.randrange(256)
-    if rng.random() < 0.2:
-        return bytes(changed[: rng.randint(0, len(changed))])
-    return bytes(changed) + rng.randbytes(rng.randint(1, 40) if rng.random() < 0.2 else 0)
-
-
 async def test_the_stun_server_answers_on_through_datagrams_of_every_kind(server: Server, connect: Connect) -> None:
     rng = random.Random(11)
     seeds = [
@@ -61,7 +52,7 @@ async def test_the_stun_server_answers_on_through_datagrams_of_every_kind(server
     client = await connect("127.0.0.1", server.stun.port)
     for number in range(DATAGRAMS):
         kind = rng.random()
-        data = rng.randbytes(rng.randint(0, 100)) if kind < 0.2 else mutated(rng, rng.choice(seeds))
+        data = rng.randbytes(rng.randint(0, 100)) if kind < 0.2 else mutate(rng, seeds)
         noise.transport.sendto(data)
         if number % 200 == 0:
             # What came before is dealt with once this is answered, so that no socket buffer overflows.
@@ -87,7 +78,7 @@ async def test_the_rendezvous_serves_on_through_frames_of_every_kind(server: Ser
                     await stranger.registered()
                 with contextlib.suppress(ConnectionClosed):
                     for _ in range(FRAMES):
-                        frame = mutated(rng, rng.choice(seeds))
+                        frame = mutate(rng, seeds)
                         await stranger.send(frame if rng.random() < 0.9 else frame.decode("latin-1"))
                     await stranger.socket.close()
             await one.deliver(other.peer, number.to_bytes(2, "big"))
@@ -110,7 +101,7 @@ async def test_the_rendezvous_serves_on_beside_who_speaks_no_websocket(server: S
             with socket.socket() as stranger:
                 stranger.setblocking(False)
                 await loop.sock_connect(stranger, ("127.0.0.1", port))
-                data = mutated(rng, rng.choice(seeds))
+                data = mutate(rng, seeds)
                 # After a handshake that was understood, frames that break RFC 6455.
                 with contextlib.suppress(ConnectionError):
                     await loop.sock_sendall(stranger, data + rng.randbytes(50))

@@ -20,7 +20,7 @@ from quice.ice.checks import Check, Credentials
 from quice.ice.events import Event, Failed, Nominating, PairValid, Role, RoleChanged, Selected
 from quice.ice.pair import CandidatePair, PairState
 from quice.ice.report import Report
-from quice.stun import StunDecodeError
+from quice.stun import StunDecodeError, responses
 from quice.stun.attributes import (
     IceControlled,
     IceControlling,
@@ -29,23 +29,9 @@ from quice.stun.attributes import (
     XorMappedAddress,
 )
 from quice.stun.message import Kind, Message, Method
+from quice.stun.responses import ROLE_CONFLICT
 from quice.stun.transaction import transaction_id
 from quice.wire import Address, Random, Transmit
-
-__all__ = [
-    "DEFAULT_TA",
-    "MAX_REMOTE_CANDIDATES",
-    "PATIENCE",
-    "Agent",
-    "Event",
-    "Failed",
-    "Nominating",
-    "PairValid",
-    "Report",
-    "Role",
-    "RoleChanged",
-    "Selected",
-]
 
 DEFAULT_TA = 0.01
 """Seconds between two checks. RFC 8445 §14.2 wants 5 ms at least, and its 50 ms for the start of several media
@@ -58,7 +44,6 @@ NOMINATION_PATIENCE = 0.05
 PATIENCE = 10.0
 """Seconds for which a pair may still turn up and work, whatever has failed by then (RFC 8863 §4). They begin anew when
 the peer's password comes, and when a pair becomes valid, which may be just in time."""
-_ROLE_CONFLICT = 487
 
 
 class Agent:
@@ -286,10 +271,11 @@ class Agent:
         if self._list.state is CheckListState.FAILED:
             return True
         if not self._agree_on_roles(message, now):
-            refusal = checks.error(message, _ROLE_CONFLICT, "Role Conflict", self.credentials)
+            refusal = responses.error(message, ROLE_CONFLICT, key=self.credentials.key)
             self._outgoing.append(Transmit(refusal, destination, source))
             return True
-        answer = checks.success(message, source, self.credentials)
+        # §7.3.1.2: where the check came from.
+        answer = responses.success(message, XorMappedAddress(source), key=self.credentials.key)
         self._outgoing.append(Transmit(answer, destination, source))
         if self._remote_credentials is None:
             if len(self._early) < MAX_EARLY_CHECKS:
@@ -388,14 +374,14 @@ class Agent:
 
     def _receive_error(self, check: Check, code: int, now: float) -> None:
         pair = check.pair
-        if code == _ROLE_CONFLICT and check.controlling == self.controlling:
+        if code == ROLE_CONFLICT and check.controlling == self.controlling:
             # §7.2.5.1: the peer keeps its role; ours changes, and the tie-breaker with it.
             self._tie_breaker = self._rng.getrandbits(64)
             self._switch_role(now)
         if check.cancelled or pair.state is not PairState.IN_PROGRESS:
             # Another check of the pair is on its way, or was answered.
             return
-        if code == _ROLE_CONFLICT:
+        if code == ROLE_CONFLICT:
             pair.move(PairState.WAITING)
             self._list.trigger(pair)
         else:

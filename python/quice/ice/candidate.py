@@ -70,7 +70,7 @@ def can_pair(local: Address, remote: Address) -> bool:
 
     A peer names addresses freely. What could only reach ourselves, many, or a cloud's metadata is never sent to.
     """
-    here, there = ip_without_zone(local), ip_without_zone(remote)
+    here, there = local.without_zone.ip, remote.without_zone.ip
     return (
         here.version == there.version
         and remote.port != 0
@@ -96,8 +96,3 @@ def on_link_of(base: Address, remote: Candidate) -> Candidate:
         return remote
     address = Address(f"{host}%{ours}" if ours else host, remote.address.port)
     return msgspec.structs.replace(remote, address=address)
-
-
-def ip_without_zone(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address's IP, of an IPv6 link-local one without its zone."""
-    return ipaddress.ip_address(address.host.partition("%")[0])

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from quice.ice.pair import CandidatePair
 from quice.stun.attributes import (
     Attribute,
-    ErrorCode,
     IceControlled,
     IceControlling,
     Priority,
     UseCandidate,
     Username,
-    XorMappedAddress,
 )
 from quice.stun.message import Kind, Message, Method
-from quice.wire import Address
 
 # RFC 8445 §14.3 would wait 500 ms at least, for the sake of many media streams at once. There is one component
 # here, paced by Ta: a check that a NAT dropped, since the peer had not sent through it yet, is soon repeated.
@@ -83,16 +80,6 @@ def request(
     if nominate:
         attributes += (UseCandidate(),)
     return Message(Method.BINDING, Kind.REQUEST, transaction_id, attributes).encode(remote.key)
-
-
-def success(check: Message, source: Address, local: Credentials) -> bytes:
-    """The answer to an authentic check: where it came from (§7.3.1.3)."""
-    return Message(Method.BINDING, Kind.SUCCESS, check.transaction_id, (XorMappedAddress(source),)).encode(local.key)
-
-
-def error(check: Message, code: int, reason: str, local: Credentials) -> bytes:
-    """A refusal of an authentic check."""
-    return Message(Method.BINDING, Kind.ERROR, check.transaction_id, (ErrorCode(code, reason),)).encode(local.key)
 
 
 def is_authentic_request(message: Message, local: Credentials) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quice.ice.agent import DEFAULT_TA
-from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, ip_without_zone, priority
+from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, priority
 from quice.stun.attributes import XorMappedAddress
 from quice.stun.message import Method
 from quice.stun.transaction import ClientTransaction, Succeeded
@@ -68,7 +68,7 @@ def ranked(bases: Sequence[Base]) -> list[tuple[Base, int]]:
         group = [base for base in bases if base.interface.lower().startswith(_VIRTUAL) is virtual]
         v6 = [base for base in group if ":" in base.address.host]
         v4 = [base for base in group if ":" not in base.address.host]
-        v6.sort(key=lambda base: ip_without_zone(base.address).is_link_local)
+        v6.sort(key=lambda base: base.address.without_zone.ip.is_link_local)
         while v6 or v4:
             order += [family.pop(0) for family in (v6, v4) if family]
     return [(base, MAX_LOCAL_PREFERENCE - index) for index, base in enumerate(order)]
@@ -92,7 +92,7 @@ class Gatherer:
         self._events: list[Event] = []
         for base, _ in ranked(bases):
             # RFC 4007 §6: a zone is a name within one machine, and no business of the peer's.
-            address = Address(str(ip_without_zone(base.address)), base.address.port)
+            address = base.address.without_zone
             self._add(CandidateKind.HOST, address, base.address, "")
         self.handle_timeout(now)
 
@@ -173,7 +173,7 @@ class Gatherer:
 
 def _reaches(base: Address, server: Address) -> bool:
     """Whether it makes sense to ask a server from a base."""
-    here, there = ip_without_zone(base), ip_without_zone(server)
+    here, there = base.without_zone.ip, server.without_zone.ip
     return (
         here.version == there.version
         and here.is_link_local == there.is_link_local

@@ -9,10 +9,10 @@ from quice.config import TransportConfig
 from quice.errors import BindError
 from quice.identity import Identity
 from quice.pump import Pump
+from quice.stun import responses
 from quice.stun.attributes import (
     Attribute,
     ChangeRequest,
-    ErrorCode,
     Padding,
     ResponsePort,
     StunDecodeError,
@@ -43,12 +43,8 @@ def answer(data: bytes, source: Address) -> bytes | None:
         return None
     unsupported = request.unknown_required + tuple(kind.TYPE for kind in _NOT_SERVED if request.get(kind) is not None)
     if unsupported:
-        refusal = (ErrorCode(420, "Unknown Attribute"), UnknownAttributes(unsupported[:4]))
-        response = Message(Method.BINDING, Kind.ERROR, request.transaction_id, refusal)
-    else:
-        mapped = (XorMappedAddress(source),)
-        response = Message(Method.BINDING, Kind.SUCCESS, request.transaction_id, mapped)
-    return response.encode(fingerprint=request.has_fingerprint)
+        return responses.error(request, responses.UNKNOWN_ATTRIBUTE, UnknownAttributes(unsupported[:4]))
+    return responses.success(request, XorMappedAddress(source))
 
 
 class StunServer:

@@ -14,7 +14,6 @@ import msgspec
 
 from quice.ice.agent import MAX_REMOTE_CANDIDATES
 from quice.ice.candidate import COMPONENT, Candidate
-from quice.wire import Address
 
 VERSION = 1
 MAX_MESSAGE = 16 << 10
@@ -97,8 +96,8 @@ def public(candidate: Candidate) -> Candidate:
     return msgspec.structs.replace(
         candidate,
         base=None,
-        address=_without_zone(candidate.address),
-        related_address=candidate.related_address and _without_zone(candidate.related_address),
+        address=candidate.address.without_zone,
+        related_address=candidate.related_address and candidate.related_address.without_zone,
     )
 
 
@@ -134,10 +133,6 @@ def decode(data: bytes) -> Message:
         case EndOfCandidates() | Bye():
             pass
     return message
-
-
-def _without_zone(address: Address) -> Address:
-    return address._replace(host=address.host.partition("%")[0])
 
 
 def _check(correct: bool, what: str) -> None:

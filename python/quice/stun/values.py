@@ -155,7 +155,7 @@ def _decode_address(value: bytes, mask: bytes) -> Address:
 
 
 def _encode_address(address: Address, mask: bytes) -> bytes:
-    ip = ipaddress.ip_address(address.host.partition("%")[0])
+    ip = address.without_zone.ip
     family = _FAMILY_IPV4 if ip.version == 4 else _FAMILY_IPV6
     plain = address.port.to_bytes(2, "big") + ip.packed
     return bytes((0, family)) + bytes(a ^ b for a, b in zip(plain, mask, strict=False))

@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from quice.errors import LocalFileError, UnsafePathError
+from quice.errors import UnsafePathError
+from quice.transfer.disk import naming
 
 PARTIAL = ".quice-partial"
 """The folder in the target in which unfinished files wait to be resumed."""
@@ -66,12 +67,10 @@ def make_folder(target: Path, parts: tuple[str, ...]) -> Path:
     folder = target
     for part in parts:
         folder = folder / part
-        try:
+        with naming(folder):
             if folder.is_symlink():
                 raise UnsafePathError("/".join(parts), "a symbolic link is in the way")
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise LocalFileError(str(folder), error.strerror or str(error)) from error
     return folder
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from quice.transfer.messages import (
     telling,
 )
 from quice.transfer.paths import PARTIAL, make_folder, numbered, parts_of
-from quice.transfer.sender import Progress
+from quice.transfer.progress import Progress, Tally
 from quice.transfer.store import Plan, Target, Writer
 
 _MAX_SIZE = 1 << 62
@@ -59,30 +58,22 @@ async def fetch(
         targets = await in_thread(lambda _: _prepare(entries, out, overwrite))
         plans = await in_thread(lambda stop: [_plan(target, stop) for target in targets])
         await stream.write(frame(Wants(wants=[plan.want for plan in plans])))
-        total = sum(entry.size for entry in entries)
-        done = received = 0
-
-        def advance(there: int, fresh: int) -> None:
-            nonlocal done, received
-            done += there + fresh
-            received += fresh
-            progress(done, total)
-
+        tally = Tally(progress, sum(entry.size for entry in entries))
         paths: list[Path] = []
         for plan in plans:
             header = await expect(stream, FileHeader)
             if header.index != plan.want.index or header.offset not in (0, plan.want.offset):
                 raise TransferProtocolError("a file that was not asked for")
-            advance(header.offset, 0)
-            paths.append(await _receive_file(stream, Writer(plan, header.offset, overwrite), advance))
-        progress(done, total)
+            tally.advance(header.offset, 0)
+            paths.append(await _receive_file(stream, Writer(plan, header.offset, overwrite), tally))
+        tally.tell()
         with contextlib.suppress(OSError):
             (out / PARTIAL).rmdir()
         await stream.write(frame(Done()))
         stream.finish()
         # The sender's end of the stream says that it knows.
         await stream.read()
-    return Received(paths, received)
+    return Received(paths, tally.moved)
 
 
 def _prepare(entries: list[Entry], out: Path, overwrite: bool) -> list[Target]:
@@ -144,24 +135,24 @@ def _plan(target: Target, stop: threading.Event) -> Plan:
     return Plan(target, Want(target.index))
 
 
-async def _receive_file(stream: Stream, writer: Writer, advance: Callable[[int, int], None]) -> Path:
+async def _receive_file(stream: Stream, writer: Writer, tally: Tally) -> Path:
     """Receive and store what is missing of one file, and its digest; returns where it is then."""
     try:
         left = writer.missing
         if left <= BLOCK:
             content = await stream.readexactly(left)
-            advance(0, left)
+            tally.advance(0, left)
             digest = await stream.readexactly(DIGEST_LENGTH)
             return await in_thread(lambda stop: writer.store(content, digest, stop))
         await in_thread(writer.open)
-        await _copy(stream, writer, left, advance)
+        await _copy(stream, writer, left, tally)
         digest = await stream.readexactly(DIGEST_LENGTH)
         return await in_thread(lambda _: writer.commit(digest))
     finally:
         writer.close()
 
 
-async def _copy(stream: Stream, writer: Writer, left: int, advance: Callable[[int, int], None]) -> None:
+async def _copy(stream: Stream, writer: Writer, left: int, tally: Tally) -> None:
     """Move `left` bytes from the stream to the file. Two buffers take turns: while a thread hashes and writes one,
     the other is filled."""
     buffer, spare = bytearray(BLOCK), bytearray(BLOCK)
@@ -181,7 +172,7 @@ async def _copy(stream: Stream, writer: Writer, left: int, advance: Callable[[in
             left -= size
             writing = asyncio.ensure_future(asyncio.to_thread(writer.write, memoryview(buffer)[:size]))
             buffer, spare = spare, buffer
-            advance(0, size)
+            tally.advance(0, size)
         if writing is not None:
             await writing
     finally:

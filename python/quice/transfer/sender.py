@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from quice.errors import LocalFileError, TransferProtocolError, WrongTicketError
 from quice.stream import Stream
@@ -24,10 +24,8 @@ from quice.transfer.messages import (
     frame,
     telling,
 )
+from quice.transfer.progress import Progress, Tally
 from quice.transfer.sources import Reader, Source, refresh
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes done, those skipped included, and the bytes in all."""
 
 
 async def serve_stream(stream: Stream, sources: Sequence[Source], progress: Progress, *, secret: bytes = b"") -> int:
@@ -51,21 +49,13 @@ async def serve_stream(stream: Stream, sources: Sequence[Source], progress: Prog
         wanted = _wanted(offered, wants)
         total = sum(source.entry.size for source in offered)
         # What is not wanted, the receiver has.
-        done = total - sum(source.entry.size for source in wanted)
-        sent = 0
-        progress(done, total)
-
-        def advance(there: int, fresh: int) -> None:
-            nonlocal done, sent
-            done += there + fresh
-            sent += fresh
-            progress(done, total)
-
+        tally = Tally(progress, total, total - sum(source.entry.size for source in wanted))
+        tally.tell()
         for want, source in zip(wants, wanted, strict=True):
-            await _send_file(stream, want, source, advance)
+            await _send_file(stream, want, source, tally)
         await expect(stream, Done)
         stream.finish()
-    return sent
+    return tally.moved
 
 
 def _wanted(sources: Sequence[Source], wants: Sequence[Want]) -> list[Source]:
@@ -81,8 +71,8 @@ def _wanted(sources: Sequence[Source], wants: Sequence[Want]) -> list[Source]:
     return wanted
 
 
-async def _send_file(stream: Stream, want: Want, source: Source, advance: Callable[[int, int], None]) -> None:
-    """Send one file; `advance` is told the bytes that were there already, and those sent."""
+async def _send_file(stream: Stream, want: Want, source: Source, tally: Tally) -> None:
+    """Send one file."""
     reader = Reader(source)
 
     def start(stop: threading.Event) -> tuple[int, bytes]:
@@ -92,18 +82,18 @@ async def _send_file(stream: Stream, want: Want, source: Source, advance: Callab
     try:
         offset, block = await in_thread(start)
         header = frame(FileHeader(index=want.index, offset=offset))
-        advance(offset, 0)
+        tally.advance(offset, 0)
         if not reader.left:
             # A small file, or a small rest: everything in one write.
             await stream.write(b"".join((header, block, reader.digest())))
-            advance(0, len(block))
+            tally.advance(0, len(block))
             return
         await stream.write(header)
         while block:
             # While one block is sent, a thread reads and hashes the next.
             reading = asyncio.ensure_future(asyncio.to_thread(reader.block))
             await stream.write(block)
-            advance(0, len(block))
+            tally.advance(0, len(block))
             block = await reading
         await stream.write(reader.digest())
     finally:
