@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from types import TracebackType
 
 from quice import _native
@@ -26,13 +25,12 @@ from quice.errors import (
 )
 from quice.ice import Base, Role
 from quice.identity import Identity, PeerId
-from quice.network import local_addresses
-from quice.pump import Pump
+from quice.machine import this_machine
 from quice.session import Session
 from quice.signal.interface import Signalling
 from quice.signal.messages import VERSION, Offer, Refuse, RefuseReason, SignalDecodeError
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
-from quice.wire import Address, Transmit
+from quice.wire import Address, Transmit, random_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +65,9 @@ class Endpoint:
         port: int,
         stun_servers: Sequence[Address],
         config: TransportConfig,
-        credentials: _native.Credentials,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._machine = this_machine()
         self.identity = identity
         self.peer = identity.peer
         self._server = server
@@ -77,11 +76,12 @@ class Endpoint:
         self._port = port
         self._connections: dict[int, Connection] = {}
         self._accepted: asyncio.Queue[Connection | None] = asyncio.Queue(_BACKLOG)
-        self._engine = _native.Engine(credentials, [alpn.encode() for alpn in alpns], config, sockets=True)
+        credentials = _native.Credentials.raw_key(identity.secret_key)
+        self._pump = self._machine.pump(credentials, alpns, config, self._dispatch)
         self._bound: list[Address] = []
         self._alpns = tuple(alpns)
         self._rendezvous: RendezvousClient | None = None
-        self._sessions: set[Session] = set()
+        self._sessions: list[Session] = []
         self._responding: dict[PeerId, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -108,17 +108,15 @@ class Endpoint:
         Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a
         host that is no IP address, and `ServerUnreachableError` when the server can't be reached.
         """
-        identity = identity or Identity.generate()
         return _Binding(
-            cls(
-                identity,
+            lambda: cls(
+                identity or Identity(random_bytes(this_machine().random, 32)),
                 server,
                 alpns,
                 host,
                 port,
                 stun_servers,
                 config or TransportConfig(),
-                _native.Credentials.raw_key(identity.secret_key),
             )
         )
 
@@ -152,7 +150,7 @@ class Endpoint:
         self._raise_if_closed()
         if peer == self.peer:
             raise ValueError("this endpoint is the peer itself")
-        started = time.monotonic()
+        started = self._loop.time()
         if address is not None:
             connection = self._begin(peer, alpn, address)
             await self._establish(connection, timeout)
@@ -162,19 +160,19 @@ class Endpoint:
                     raise NoServerError
                 signalling = self._rendezvous.open(peer)
             connection = await self._reach(peer, alpn, signalling, timeout)
-        connection.connect_seconds = time.monotonic() - started
+        connection.connect_seconds = self._loop.time() - started
         return connection
 
     async def _reach(self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float) -> Connection:
         """Connect by candidates, and QUIC on the first pair of them that works."""
-        started = time.monotonic()
+        started = self._loop.time()
         async with self._session(Role.CONTROLLING, signalling) as session:
             try:
                 pair = await asyncio.wait_for(session.initiate(alpn), timeout)
             except asyncio.TimeoutError:
                 raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
             connection = self._begin(peer, alpn, pair.remote.address, pair.base.host)
-            await self._establish(connection, max(0.0, timeout - (time.monotonic() - started)))
+            await self._establish(connection, max(0.0, timeout - (self._loop.time() - started)))
             connection.report = session.report
             return connection
 
@@ -182,11 +180,11 @@ class Endpoint:
     async def _session(self, role: Role, signalling: Signalling) -> AsyncIterator[Session]:
         known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
         session = Session(role, self, (*known, *self._stun_servers), signalling)
-        self._sessions.add(session)
+        self._sessions.append(session)
         try:
             yield session
         finally:
-            self._sessions.discard(session)
+            self._sessions.remove(session)
             await session.close()
 
     @property
@@ -198,15 +196,14 @@ class Endpoint:
                 bases.append(Base(bound))
                 continue
             family = bound.ip.version
-            local = [local for local in local_addresses() if local.ip.version == family]
+            local = [local for local in self._machine.addresses() if local.ip.version == family]
             bases += [Base(Address(address.host, bound.port), address.interface) for address in local]
         return bases
 
     def send(self, transmit: Transmit) -> None:
         """Send a datagram that is not QUIC from this endpoint's port. It may get lost."""
         if not self._closed:
-            source = transmit.source.host if transmit.source is not None else None
-            self._engine.send(transmit.data, transmit.destination, source)
+            self._pump.send(transmit)
 
     def _on_session(self, signalling: RendezvousSignalling) -> None:
         task = asyncio.create_task(self._respond_quietly(signalling), name="quice session")
@@ -303,7 +300,6 @@ class Endpoint:
             self._accepted.put_nowait(None)
 
     async def _open(self) -> None:
-        self._pump = Pump(self._engine, self._dispatch)
         try:
             self._bind_sockets()
             if self._server is not None:
@@ -327,15 +323,13 @@ class Endpoint:
 
     def _bind_socket(self, host: str, port: int) -> None:
         try:
-            descriptor, address = self._engine.bind(host, port)
+            self._bound.append(self._pump.bind(host, port))
         except OSError as error:
             raise BindError(str(Address(host, port)), error.strerror or str(error)) from error
-        self._bound.append(Address(*address))
-        self._pump.watch(descriptor)
 
     def _begin(self, peer: PeerId, alpn: str, address: Address, local: str | None = None) -> Connection:
         try:
-            native = self._engine.connect(address, alpn.encode(), peer=peer.key, local=local)
+            native = self._pump.engine.connect(address, alpn.encode(), peer=peer.key, local=local)
         except OSError as error:
             raise HandshakeError(str(error)) from error
         connection = self._connections[native.id] = Connection(native, self._pump)
@@ -365,7 +359,7 @@ class Endpoint:
         if connection is None:
             if not (isinstance(event, Event.Connected) and event.accepted):
                 return
-            native = self._engine.connection(handle)
+            native = self._pump.engine.connection(handle)
             connection = self._connections[handle] = Connection(native, self._pump)
         if isinstance(event, Event.Drained):
             del self._connections[handle]
@@ -385,7 +379,7 @@ class Endpoint:
 
     def _on_packet(self, event: Event.Packet) -> None:
         source, destination = Address(*event.source), Address(*event.destination)
-        for session in list(self._sessions):
+        for session in self._sessions:
             if session.receive(event.data, source, destination):
                 return
 
@@ -400,13 +394,14 @@ class Endpoint:
 class _Binding:
     """What `Endpoint.bind` returns: await it, or enter it."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, make: Callable[[], Endpoint]) -> None:
+        self._make = make
 
     def __await__(self) -> Generator[object, None, Endpoint]:
         return self._bind().__await__()
 
     async def _bind(self) -> Endpoint:
+        self._endpoint = self._make()
         await self._endpoint._open()
         return self._endpoint
 

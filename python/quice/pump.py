@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from quice import _native
+from quice.wire import Address, Transmit
 
 # A timer that is late by less than this is not worth another one.
 _TIMER_SLACK = 0.0005
@@ -18,7 +19,7 @@ class Pump:
     """
 
     def __init__(self, engine: _native.Engine, dispatch: Callable[[_native.Event], None]) -> None:
-        self._engine = engine
+        self.engine = engine
         self._dispatch = dispatch
         self._loop = asyncio.get_running_loop()
         self._sockets: list[int] = []
@@ -29,10 +30,17 @@ class Pump:
         self._closed = False
         self._loop.add_reader(engine.news_fd, self._pump)
 
-    def watch(self, descriptor: int) -> None:
-        """Pump whenever this socket of the engine is readable."""
+    def bind(self, host: str, port: int) -> Address:
+        """Bind a UDP socket, and pump whenever it is readable. Raises `OSError`, `ValueError` for no IP address."""
+        descriptor, address = self.engine.bind(host, port)
         self._sockets.append(descriptor)
         self._loop.add_reader(descriptor, self._pump)
+        return Address(*address)
+
+    def send(self, transmit: Transmit) -> None:
+        """Send a datagram that is not QUIC. It may get lost."""
+        source = transmit.source.host if transmit.source is not None else None
+        self.engine.send(transmit.data, transmit.destination, source)
 
     def wake(self) -> None:
         """Pump in the loop's next turn: there is something to send. Calls until then count once."""
@@ -51,7 +59,7 @@ class Pump:
         if self._closed:
             return
         # Without a look at the sockets when it is for sending: the loop tells when they are readable.
-        events, timeout, more, blocked = self._engine.pump(receive=receive)
+        events, timeout, more, blocked = self.engine.pump(receive=receive)
         if timeout is not None:
             self._wake_in(timeout)
         for event in events:
@@ -94,5 +102,5 @@ class Pump:
         for descriptor in self._sockets:
             self._loop.remove_reader(descriptor)
             self._loop.remove_writer(descriptor)
-        self._loop.remove_reader(self._engine.news_fd)
-        self._engine.close()
+        self._loop.remove_reader(self.engine.news_fd)
+        self.engine.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from quice.ice import (
     Role,
     Selected,
 )
+from quice.machine import this_machine
 from quice.signal.interface import Signalling
 from quice.signal.messages import (
     VERSION,
@@ -58,7 +58,7 @@ class Session:
         self._port = port
         self._signalling = signalling
         self._initiates = role is Role.CONTROLLING
-        rng = random.SystemRandom()
+        rng = this_machine().random
         self.agent = Agent(role, rng, self._loop.time())
         self._gatherer = Gatherer(port.bases, stun_servers, rng, self._loop.time())
         self._timer: asyncio.TimerHandle | None = None

@@ -53,3 +53,8 @@ class Random(Protocol):
     """The randomness a machine may use: `random.SystemRandom` in life, a seeded `random.Random` in tests."""
 
     def getrandbits(self, k: int, /) -> int: ...
+
+
+def random_bytes(rng: Random, count: int) -> bytes:
+    """That many random bytes."""
+    return rng.getrandbits(8 * count).to_bytes(count, "big")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from types import TracebackType
@@ -13,9 +12,9 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 
 from quice.errors import BindError
-from quice.network import local_addresses
+from quice.machine import this_machine
 from quice.server.rendezvous import MAX_BUFFER, Rendezvous
-from quice.server.stun import NO_SUCH_FAMILY, StunServer
+from quice.server.stun import StunServer
 from quice.signal import protocol
 from quice.wire import Address
 
@@ -112,16 +111,7 @@ class Server:
     def _listen(self) -> socket.socket:
         """The listening socket: one for both families when no address is given."""
         try:
-            if self._host is not None:
-                family = socket.AF_INET if ipaddress.ip_address(self._host).version == 4 else socket.AF_INET6
-                return socket.create_server((self._host, self._port), family=family)
-            if socket.has_dualstack_ipv6():
-                try:
-                    return socket.create_server(("", self._port), family=socket.AF_INET6, dualstack_ipv6=True)
-                except OSError as error:
-                    if error.errno not in NO_SUCH_FAMILY:
-                        raise
-            return socket.create_server(("", self._port))
+            return this_machine().listen(self._host, self._port)
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             where = f" of {self._host}" if self._host is not None else ""
@@ -147,6 +137,6 @@ class Server:
         if self._host is not None and self._host not in _WILDCARDS:
             return self._host
         families = [_WILDCARDS[self._host]] if self._host is not None else [4, 6]
-        hosts = [local for local in local_addresses() if local.ip.version in families]
+        hosts = [local for local in this_machine().addresses() if local.ip.version in families]
         hosts.sort(key=lambda local: (local.ip.version, local.ip.is_link_local))
         return hosts[0].host if hosts else {4: "127.0.0.1", 6: "::1"}[families[0]]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
 from quice.identity import PeerId
+from quice.machine import this_machine
 from quice.signal import protocol
 from quice.signal.protocol import (
     REFUSED,
@@ -24,6 +24,7 @@ from quice.signal.protocol import (
     ToPeer,
     Undeliverable,
 )
+from quice.wire import random_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Rendezvous:
                 del self._peers[peer]
 
     async def _register(self, connection: ServerConnection) -> PeerId:
-        nonce = secrets.token_bytes(protocol.NONCE_LENGTH)
+        nonce = random_bytes(this_machine().random, protocol.NONCE_LENGTH)
         self._send(connection, Challenge(version=protocol.VERSION, nonce=nonce))
         register = protocol.decode_to_server(await connection.recv())
         if not isinstance(register, Register) or register.version != protocol.VERSION:

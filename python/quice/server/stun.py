@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-
 from quice import _native
 from quice.config import TransportConfig
 from quice.errors import BindError
-from quice.identity import Identity
-from quice.pump import Pump
+from quice.machine import NO_SUCH_FAMILY, this_machine
 from quice.stun import responses
 from quice.stun.attributes import (
     Attribute,
@@ -20,10 +17,7 @@ from quice.stun.attributes import (
     XorMappedAddress,
 )
 from quice.stun.message import Kind, Message, Method
-from quice.wire import Address
-
-NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""What binding a wildcard address says on a machine without IPv6."""
+from quice.wire import Address, Transmit, random_bytes
 
 # RFC 5780 §7 needs a second address. To answer from the only one as if nothing had been asked would say something
 # untrue of the client's NAT.
@@ -54,9 +48,9 @@ class StunServer:
     """
 
     def __init__(self) -> None:
-        credentials = _native.Credentials.raw_key(Identity.generate().secret_key)
-        self._engine = _native.Engine(credentials, [], TransportConfig(), sockets=True)
-        self._pump = Pump(self._engine, self._on_event)
+        machine = this_machine()
+        credentials = _native.Credentials.raw_key(random_bytes(machine.random, 32))
+        self._pump = machine.pump(credentials, (), TransportConfig(), self._on_event)
         self.port = 0
 
     def bind(self, hosts: list[str], port: int) -> None:
@@ -66,13 +60,11 @@ class StunServer:
         """
         for host in hosts:
             try:
-                descriptor, address = self._engine.bind(host, port)
+                port = self.port = self._pump.bind(host, port).port
             except OSError as error:
                 if self.port and error.errno in NO_SUCH_FAMILY:
                     continue
                 raise BindError(f"UDP port {port} of {host} for STUN", error.strerror or str(error)) from error
-            port = self.port = address[1]
-            self._pump.watch(descriptor)
 
     def close(self) -> None:
         """Free the port."""
@@ -83,4 +75,4 @@ class StunServer:
             source = Address(*event.source)
             response = answer(event.data, source)
             if response is not None and source.port:
-                self._engine.send(response, source, event.destination[0])
+                self._pump.send(Transmit(response, Address(*event.destination), source))

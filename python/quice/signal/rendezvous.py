@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-import secrets
 import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -16,6 +14,7 @@ from websockets.exceptions import WebSocketException
 
 from quice.errors import PeerUnreachableError, ServerUnreachableError, SignallingClosedError
 from quice.identity import Identity, PeerId
+from quice.machine import this_machine
 from quice.signal import protocol
 from quice.signal.messages import Message, Offer, SignalDecodeError, decode, encode
 from quice.signal.protocol import (
@@ -31,7 +30,7 @@ from quice.signal.protocol import (
     ToServer,
     Undeliverable,
 )
-from quice.wire import Address
+from quice.wire import Address, random_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +107,7 @@ class RendezvousClient:
         self.stun_servers: tuple[Address, ...] = ()
         """The server's STUN service, at each of the addresses that the URL's host has."""
         self._identity = identity
+        self._rng = this_machine().random
         self._on_session = on_session
         self._sessions: Sessions = {}
         self._socket: ClientConnection | None = None
@@ -138,7 +138,7 @@ class RendezvousClient:
 
     def open(self, peer: PeerId) -> RendezvousSignalling:
         """Begin a session with a peer; the first message tells it."""
-        session = secrets.token_bytes(SESSION_LENGTH)
+        session = random_bytes(self._rng, SESSION_LENGTH)
         signalling = self._sessions[peer, session] = RendezvousSignalling(self, peer, session)
         return signalling
 
@@ -211,7 +211,7 @@ class RendezvousClient:
                     if loop.time() - since > _BACKOFF[1]:
                         delay = _BACKOFF[0]
             # Jittered, so that all of a server's peers do not come back at the same moment.
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            await asyncio.sleep(delay * (0.5 + self._rng.getrandbits(16) / (2 << 16)))
             delay = min(2 * delay, _BACKOFF[1])
             with contextlib.suppress(ServerUnreachableError):
                 self._socket = await self._register(replace=not replaced)

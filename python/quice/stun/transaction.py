@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from quice.stun.attributes import AlternateDomain, AlternateServer, Attribute, ErrorCode, StunDecodeError
 from quice.stun.auth import LongTerm, ShortTerm, is_bid_down
 from quice.stun.message import TRANSACTION_ID_LENGTH, Kind, Message, Method
-from quice.wire import Address, Random, Transmit
+from quice.wire import Address, Random, Transmit, random_bytes
 
 # RFC 8489 §6.2.1: the defaults for UDP.
 DEFAULT_RTO = 0.5
@@ -66,7 +66,7 @@ Outcome = Succeeded | Refused | Redirected | Incomprehensible | TimedOut
 
 def transaction_id(rng: Random) -> bytes:
     """A new transaction id (§5: 96 bits, uniformly at random)."""
-    return rng.getrandbits(8 * TRANSACTION_ID_LENGTH).to_bytes(TRANSACTION_ID_LENGTH, "big")
+    return random_bytes(rng, TRANSACTION_ID_LENGTH)
 
 
 class ClientTransaction:

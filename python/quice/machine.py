@@ -1,0 +1,90 @@
+"""The machine that quice runs on: its addresses, its sockets and its randomness.
+
+The system, unless the running event loop brings a machine of its own, as a simulator's does. Everything that is not
+a protocol asks here, so that whole endpoints and servers run in a simulated internet unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import random
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from quice import _native
+from quice.config import TransportConfig
+from quice.network import LocalAddress, local_addresses
+from quice.pump import Pump
+from quice.wire import Random
+
+NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""What binding a wildcard address says on a machine without IPv6."""
+
+
+class Machine(Protocol):
+    """What quice needs of the machine it runs on."""
+
+    @property
+    def random(self) -> Random:
+        """Where passwords, identifiers and jitter come from."""
+
+    def addresses(self) -> list[LocalAddress]:
+        """The addresses that a peer could be reached from: those of loopback only when there are no others."""
+
+    def pump(
+        self,
+        credentials: _native.Credentials,
+        alpns: Sequence[str],
+        config: TransportConfig,
+        dispatch: Callable[[_native.Event], None],
+    ) -> Pump:
+        """A QUIC engine on this machine's UDP, with what keeps it going on the event loop."""
+
+    def listen(self, host: str | None, port: int) -> socket.socket:
+        """A listening TCP socket for `loop.create_server`: on one address, or on all, IPv4 and IPv6.
+
+        Raises `OSError`, and `ValueError` for a host that is no IP address.
+        """
+
+
+class System:
+    """The machine as the operating system shows it."""
+
+    random: Random = random.SystemRandom()
+
+    def addresses(self) -> list[LocalAddress]:
+        """See `Machine`."""
+        return local_addresses()
+
+    def pump(
+        self,
+        credentials: _native.Credentials,
+        alpns: Sequence[str],
+        config: TransportConfig,
+        dispatch: Callable[[_native.Event], None],
+    ) -> Pump:
+        """See `Machine`."""
+        engine = _native.Engine(credentials, [alpn.encode() for alpn in alpns], config, sockets=True)
+        return Pump(engine, dispatch)
+
+    def listen(self, host: str | None, port: int) -> socket.socket:
+        """See `Machine`."""
+        if host is not None:
+            family = socket.AF_INET if ipaddress.ip_address(host).version == 4 else socket.AF_INET6
+            return socket.create_server((host, port), family=family)
+        if socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            except OSError as error:
+                if error.errno not in NO_SUCH_FAMILY:
+                    raise
+        return socket.create_server(("", port))
+
+
+def this_machine() -> Machine:
+    """The machine of the running event loop."""
+    machine: Machine | None = getattr(asyncio.get_running_loop(), "machine", None)
+    return System() if machine is None else machine
