@@ -17,7 +17,7 @@ from typing import Protocol
 from quice import _native
 from quice.config import TransportConfig
 from quice.network import LocalAddress, local_addresses
-from quice.pump import Pump
+from quice.pump import Pump, SocketPump
 from quice.wire import Random
 
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -68,7 +68,7 @@ class System:
     ) -> Pump:
         """See `Machine`."""
         engine = _native.Engine(credentials, [alpn.encode() for alpn in alpns], config, sockets=True)
-        return Pump(engine, dispatch)
+        return SocketPump(engine, dispatch)
 
     def listen(self, host: str | None, port: int) -> socket.socket:
         """See `Machine`."""

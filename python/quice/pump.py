@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from quice import _native
 from quice.wire import Address, Transmit
@@ -12,8 +13,30 @@ from quice.wire import Address, Transmit
 _TIMER_SLACK = 0.0005
 
 
-class Pump:
-    """Calls `Engine.pump` when a socket is readable, a timer is due, or `wake` asks for it.
+class Pump(Protocol):
+    """What keeps an engine going: it moves packets, timers and events whenever there are some."""
+
+    @property
+    def engine(self) -> _native.Engine: ...
+
+    def bind(self, host: str, port: int) -> Address:
+        """Bind a UDP port. Raises `OSError`, and `ValueError` for a host that is no IP address."""
+
+    def send(self, transmit: Transmit) -> None:
+        """Send a datagram that is not QUIC. It may get lost."""
+
+    def wake(self) -> None:
+        """Pump in the loop's next turn: there is something to send. Calls until then count once."""
+
+    def flush(self) -> None:
+        """Do now what `wake` asked for: the caller is about to wait for the answer."""
+
+    def close(self) -> None:
+        """Stop pumping and free the port. Events that are not dispatched yet are dropped."""
+
+
+class SocketPump:
+    """A pump on the system's sockets: it runs when one is readable, a timer is due, or `wake` asks for it.
 
     `dispatch` gets each event, in order, from the event loop; it must not raise.
     """
@@ -31,24 +54,24 @@ class Pump:
         self._loop.add_reader(engine.news_fd, self._pump)
 
     def bind(self, host: str, port: int) -> Address:
-        """Bind a UDP socket, and pump whenever it is readable. Raises `OSError`, `ValueError` for no IP address."""
+        """See `Pump`."""
         descriptor, address = self.engine.bind(host, port)
         self._sockets.append(descriptor)
         self._loop.add_reader(descriptor, self._pump)
         return Address(*address)
 
     def send(self, transmit: Transmit) -> None:
-        """Send a datagram that is not QUIC. It may get lost."""
+        """See `Pump`."""
         source = transmit.source.host if transmit.source is not None else None
         self.engine.send(transmit.data, transmit.destination, source)
 
     def wake(self) -> None:
-        """Pump in the loop's next turn: there is something to send. Calls until then count once."""
+        """See `Pump`."""
         if self._soon is None and not self._closed:
             self._soon = self._loop.call_soon(self._pump, False)
 
     def flush(self) -> None:
-        """Do now what `wake` asked for: the caller is about to wait for the answer."""
+        """See `Pump`."""
         if self._soon is not None:
             self._pump(False)
 
@@ -92,7 +115,7 @@ class Pump:
                 self._loop.remove_writer(descriptor)
 
     def close(self) -> None:
-        """Stop pumping and close the engine's sockets. Events that are not dispatched yet are dropped."""
+        """See `Pump`."""
         if self._closed:
             return
         self._closed = True

@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from quice import TransportConfig, _native
 from quice._native import Event, Loss
-from quice.pump import Pump
+from quice.pump import SocketPump
 
 ALPN = "interop/1"
 NAME = "server.test"
@@ -85,7 +85,7 @@ class Ours:
         descriptor, self.address = self.engine.bind(LOOPBACK, 0)
         self._events: list[_native.Event] = []
         self._news = asyncio.Event()
-        self.pump = Pump(self.engine, self._on_event)
+        self.pump = SocketPump(self.engine, self._on_event)
         self.pump.watch(descriptor)
 
     def _on_event(self, event: _native.Event) -> None:

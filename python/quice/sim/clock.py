@@ -1,0 +1,181 @@
+"""An asyncio event loop on virtual time: it never waits, it moves the clock to the next thing that happens.
+
+What runs on it sees ordinary asyncio. A second in which nothing happens costs nothing, and the same program with the
+same seeds does the same things at the same times, for nothing here depends on how long anything takes. Work given to
+threads is done on the spot.
+
+The loop has no network. Sockets, and what else differs from machine to machine, it asks of the simulated machine that
+the running code is on (`current_machine`); a task, and all that it starts, stays on the machine it was started on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from contextvars import Context, ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from quice.sim.machine import SimMachine
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+
+current_machine: ContextVar[SimMachine] = ContextVar("current_machine")
+"""The simulated machine that the running code is on."""
+
+_COLLECT_EVERY = 20_000
+"""Turns of the loop between two collections of garbage: at the same points of every run, since what is collected may
+close streams and connections."""
+
+
+class StuckError(RuntimeError):
+    """The program waits for something that nothing in the simulation will ever bring about."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__(
+            f"at {now:.6f} s of simulated time everything waits and nothing is scheduled. Look for an await whose "
+            "other side has ended"
+        )
+
+
+class NowhereError(RuntimeError):
+    """Code asked for a network, but runs on no simulated machine."""
+
+    def __init__(self) -> None:
+        super().__init__("this code runs on no simulated machine. Put it inside `with machine.active():`")
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer: those due at the same time in the order in which they were set, those of a sleeping machine later."""
+
+    __slots__ = ("order",)
+    order: int
+
+    def __lt__(self, other: _Timer) -> bool:
+        return (self._when, self.order) < (other._when, other.order)
+
+    def _run(self) -> None:
+        machine = self._context.get(current_machine)
+        if machine is not None and machine.is_asleep:
+            machine.defer(self)
+        else:
+            super()._run()
+
+
+class _Clock:
+    """Stands where an event loop has its selector: instead of waiting for the network, it moves the time."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+        self._turns = itertools.count(1)
+
+    def select(self, timeout: float | None) -> list[object]:
+        if timeout is None:
+            raise StuckError(self._loop.time())
+        if timeout > 0:
+            self._loop._now = self._loop._scheduled[0].when()
+        if next(self._turns) % _COLLECT_EVERY == 0:
+            gc.collect()
+        return []
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """The event loop of a simulation. Its time starts at 0."""
+
+    _ready: Any
+    _scheduled: list[_Timer]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._orders = itertools.count()
+        self._selector = _Clock(self)
+
+    def time(self) -> float:
+        """Simulated seconds since the loop was made."""
+        return self._now
+
+    @property
+    def machine(self) -> SimMachine:
+        """The machine of the running code, for `quice.machine.this_machine`. Raises `NowhereError`."""
+        try:
+            return current_machine.get()
+        except LookupError:
+            raise NowhereError from None
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call at that time; of equal times, in the order of the calls."""
+        timer = _Timer(max(when, self._now), callback, args, self, context)
+        timer.order = next(self._orders)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+    ) -> asyncio.Future[T]:
+        """Do the work now: on virtual time, a thread takes none."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    async def create_connection(self, protocol_factory: Callable[[], Any], *args: Any, **options: Any) -> Any:
+        """See asyncio. A TCP connection from the machine of the running code, without TLS."""
+        return await self.machine.tcp.create_connection(protocol_factory, *args, **options)
+
+    async def create_server(self, protocol_factory: Callable[[], Any], *args: Any, **options: Any) -> Any:
+        """See asyncio."""
+        return await self.machine.tcp.create_server(protocol_factory, *args, **options)
+
+    async def create_datagram_endpoint(self, protocol_factory: Callable[[], Any], *args: Any, **options: Any) -> Any:
+        """See asyncio."""
+        return await self.machine.create_datagram_endpoint(protocol_factory, *args, **options)
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
+        """See asyncio. Names are those of the simulated world's hosts."""
+        return self.machine.getaddrinfo(host, port, **hints)
+
+    def _process_events(self, event_list: list[object]) -> None:
+        """There is no selector that could have any."""
+
+    def _write_to_self(self) -> None:
+        """Nobody needs to be woken who never waits."""
+
+
+@contextlib.contextmanager
+def virtual_time() -> Iterator[SimLoop]:
+    """A loop that is closed in the end, with what still runs on it cancelled. Garbage is collected when it says."""
+    loop = SimLoop()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield loop
+        _cancel_all(loop)
+    finally:
+        if collects:
+            gc.enable()
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _cancel_all(loop: SimLoop) -> None:
+    """What `asyncio.run` does in the end."""
+    tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())

@@ -1,0 +1,166 @@
+"""A simulated machine: what runs on it has this host's addresses, sockets and randomness (see `quice.machine`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, cast
+
+from quice import _native
+from quice.config import TransportConfig
+from quice.network import LocalAddress
+from quice.sim.clock import SimLoop, current_machine
+from quice.sim.packet import Packet, Protocol
+from quice.sim.pump import SimPump
+from quice.sim.tcp import Tcp
+from quice.wire import Address, random_bytes
+
+if TYPE_CHECKING:
+    from quice.sim.host import Binding, Host
+
+
+class SimMachine:
+    """A host of the simulated internet, with programs on it.
+
+        with machine.active():
+            async with Endpoint.bind(server=url) as endpoint: ...
+
+    What is awaited or started inside the block runs on this machine, and so does all that it starts.
+    """
+
+    def __init__(self, loop: SimLoop, host: Host, names: Callable[[str], list[str]], rng: random.Random) -> None:
+        """`names`: looks a host's name up in the world; `rng`: for all randomness of the programs here."""
+        self.host = host
+        self.random = rng
+        self.tcp = Tcp(loop, self)
+        self.is_asleep = False
+        self._loop = loop
+        self._names = names
+        self._deferred: list[asyncio.Handle] = []
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[SimMachine]:
+        """Run the block on this machine."""
+        token = current_machine.set(self)
+        try:
+            yield self
+        finally:
+            current_machine.reset(token)
+
+    def addresses(self) -> list[LocalAddress]:
+        """See `quice.machine.Machine`."""
+        found = self.host.addresses()
+        return [address for address in found if not address.ip.is_loopback] or found
+
+    def pump(
+        self,
+        credentials: _native.Credentials,
+        alpns: Sequence[str],
+        config: TransportConfig,
+        dispatch: Callable[[_native.Event], None],
+    ) -> SimPump:
+        """See `quice.machine.Machine`."""
+        seed = random_bytes(self.random, 32)
+        engine = _native.Engine(credentials, [alpn.encode() for alpn in alpns], config, sockets=False, seed=seed)
+        return SimPump(self._loop, self.host, engine, dispatch)
+
+    def listen(self, host: str | None, port: int) -> socket.socket:
+        """See `quice.machine.Machine`."""
+        return cast("socket.socket", self.tcp.listen(host, port))
+
+    def sleep(self) -> None:
+        """Suspend the machine: no timer fires and no packet arrives until `wake`."""
+        self.is_asleep = True
+        self.host.sleep()
+
+    def wake(self) -> None:
+        """Go on: what was due meanwhile is due now."""
+        self.is_asleep = False
+        self.host.wake()
+        deferred, self._deferred = self._deferred, []
+        for handle in deferred:
+            if not handle.cancelled():
+                self._loop.call_soon(handle._run, context=handle._context)  # type: ignore[attr-defined]
+
+    def defer(self, handle: asyncio.Handle) -> None:
+        """Keep a timer that came due while the machine sleeps."""
+        self._deferred.append(handle)
+
+    def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+        """See `loop.getaddrinfo`: of an IP address itself, of a host's name its addresses. Raises `socket.gaierror`."""
+        text = host.decode() if isinstance(host, bytes) else str(host)
+        try:
+            addresses = [str(ipaddress.ip_address(text))]
+        except ValueError:
+            addresses = self._names(text)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, f"there is no host {text!r} in this world")
+        found: list[tuple[int, int, int, str, tuple[Any, ...]]] = []
+        for address in addresses:
+            six = ":" in address
+            family, name = (socket.AF_INET6, (address, port, 0, 0)) if six else (socket.AF_INET, (address, port))
+            found.append((family, 0, 0, "", name))
+        return found
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], asyncio.DatagramProtocol],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        **_: object,
+    ) -> tuple[DatagramTransport, asyncio.DatagramProtocol]:
+        """See `loop.create_datagram_endpoint`."""
+        protocol = protocol_factory()
+        remote = Address(*remote_addr) if remote_addr is not None else None
+        six = remote is not None and ":" in remote.host
+        local = Address(*local_addr) if local_addr is not None else Address("::" if six else "0.0.0.0", 0)  # noqa: S104
+        transport = DatagramTransport(self._loop, self.host, protocol, local, remote)
+        return transport, protocol
+
+
+class DatagramTransport(asyncio.DatagramTransport):
+    """A simulated UDP socket, as asyncio shows one."""
+
+    def __init__(
+        self, loop: SimLoop, host: Host, protocol: asyncio.DatagramProtocol, local: Address, remote: Address | None
+    ) -> None:
+        self._binding: Binding = host.bind(Protocol.UDP, local, self._receive)
+        super().__init__({"sockname": tuple(self._binding.local), "peername": remote and tuple(remote)})
+        self._loop = loop
+        self._protocol = protocol
+        self._remote = remote
+        self._closed = False
+        self._context = copy_context()
+        loop.call_soon(protocol.connection_made, self)
+
+    def sendto(self, data: bytes | bytearray | memoryview, addr: tuple[Any, ...] | None = None) -> None:
+        destination = Address(*addr[:2]) if addr is not None else self._remote
+        if destination is None:
+            raise ValueError("no destination: name one, or connect the endpoint with remote_addr")
+        if self._closed:
+            return
+        try:
+            self._binding.send(bytes(data), destination)
+        except OSError as error:
+            self._protocol.error_received(error)
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._binding.close()
+            self._loop.call_soon(self._protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        self.close()
+
+    def _receive(self, packet: Packet) -> None:
+        if self._remote is None or packet.source == self._remote:
+            self._context.run(self._protocol.datagram_received, packet.data, tuple(packet.source))
