@@ -7,19 +7,24 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use noq_proto::{FourTuple, Transmit};
 
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::guardian::{Signal, readable};
 use crate::udp::{ReceiveBuffer, Socket};
 
 /// How long one pump may take before it lets the event loop look elsewhere.
 const BUDGET: Duration = Duration::from_micros(1500);
+/// RFC 6335 §6: where a port comes from in memory when the caller names none.
+const EPHEMERAL_PORTS: RangeInclusive<u16> = 49152..=65535;
 
 /// Where datagrams come from and go to, and what time it is.
 enum World {
@@ -32,7 +37,8 @@ enum World {
     /// Datagrams go in and out by call, on the caller's clock.
     Memory {
         outgoing: Vec<(Vec<u8>, Option<IpAddr>, SocketAddr)>,
-        now: Instant,
+        clock: Arc<Clock>,
+        addresses: Vec<SocketAddr>,
     },
 }
 
@@ -69,20 +75,22 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// `sockets`: whether datagrams travel through sockets, to be bound with `bind`, or by call.
-    pub fn new(engine: Engine, sockets: bool) -> io::Result<Self> {
-        let epoch = Instant::now();
-        let world = if sockets {
-            World::Sockets {
+    /// `clock`: the caller's, if datagrams go in and out by call and not through sockets.
+    pub fn new(engine: Engine, clock: Option<Arc<Clock>>) -> io::Result<Self> {
+        let epoch = clock
+            .as_ref()
+            .map_or_else(Instant::now, |clock| clock.now());
+        let world = match clock {
+            None => World::Sockets {
                 sockets: Vec::new(),
                 buffer: ReceiveBuffer::new(),
                 held: None,
-            }
-        } else {
-            World::Memory {
+            },
+            Some(clock) => World::Memory {
                 outgoing: Vec::new(),
-                now: epoch,
-            }
+                clock,
+                addresses: Vec::new(),
+            },
         };
         Ok(Self {
             state: Mutex::new(State {
@@ -157,25 +165,48 @@ impl State {
     pub fn now(&self) -> Instant {
         match &self.world {
             World::Sockets { .. } => Instant::now(),
-            World::Memory { now, .. } => *now,
+            World::Memory { clock, .. } => clock.now(),
         }
     }
 
     /// Set the time in memory; it does not go back.
     pub fn set_now(&mut self, time: Instant) {
-        if let World::Memory { now, .. } = &mut self.world {
-            *now = time.max(*now);
+        if let World::Memory { clock, .. } = &self.world {
+            clock.set(time);
         }
     }
 
-    pub fn bind(&mut self, local: SocketAddr) -> io::Result<&Socket> {
-        match &mut self.world {
-            World::Sockets { sockets, .. } if !self.closed => {
-                sockets.push(Socket::bind(local)?);
-                Ok(&sockets[sockets.len() - 1])
-            }
-            _ => Err(io::ErrorKind::NotConnected.into()),
+    /// Bind a socket, or in memory note an address; returns the socket's descriptor, or -1, and the address.
+    pub fn bind(&mut self, local: SocketAddr) -> io::Result<(RawFd, SocketAddr)> {
+        if self.closed {
+            return Err(io::ErrorKind::NotConnected.into());
         }
+        match &mut self.world {
+            World::Sockets { sockets, .. } => {
+                let socket = Socket::bind(local)?;
+                let bound = (socket.fd(), socket.local);
+                sockets.push(socket);
+                Ok(bound)
+            }
+            World::Memory { addresses, .. } => {
+                let local = free_address(addresses, local)?;
+                addresses.push(local);
+                Ok((-1, local))
+            }
+        }
+    }
+
+    /// The port of what is bound to the local address `ip`, if known, and speaks with `remote`; 0 for nothing.
+    pub fn local_port(&self, ip: Option<IpAddr>, remote: SocketAddr) -> u16 {
+        let bound: Vec<SocketAddr> = match &self.world {
+            World::Sockets { sockets, .. } => sockets.iter().map(|socket| socket.local).collect(),
+            World::Memory { addresses, .. } => addresses.clone(),
+        };
+        let of_family = || bound.iter().filter(|a| a.is_ipv4() == remote.is_ipv4());
+        of_family()
+            .find(|address| Some(address.ip()) == ip)
+            .or_else(|| of_family().next())
+            .map_or(0, SocketAddr::port)
     }
 
     pub fn sockets(&self) -> &[Socket] {
@@ -318,6 +349,20 @@ impl State {
             World::Memory { outgoing, .. } => std::mem::take(outgoing),
         }
     }
+}
+
+/// `wanted`, with a port if it has none.
+fn free_address(taken: &[SocketAddr], wanted: SocketAddr) -> io::Result<SocketAddr> {
+    let is_free = |address: &SocketAddr| !taken.contains(address);
+    if wanted.port() != 0 {
+        return Some(wanted)
+            .filter(is_free)
+            .ok_or_else(|| io::ErrorKind::AddrInUse.into());
+    }
+    EPHEMERAL_PORTS
+        .map(|port| SocketAddr::new(wanted.ip(), port))
+        .find(is_free)
+        .ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
 fn socket_for(sockets: &[Socket], destination: SocketAddr) -> Option<&Socket> {

@@ -13,8 +13,10 @@ use noq_proto::{
 };
 use std::net::{IpAddr, SocketAddr};
 
+use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
+use crate::seeded::Seeded;
 use crate::tls::{Credentials, PeerKey, server_name};
 
 /// From this many handshakes under way on, a client must prove its address first (RFC 9000 §8.1.2, Retry).
@@ -56,25 +58,37 @@ pub struct Engine {
     packets: VecDeque<Packet>,
     events: Vec<(u64, Event)>,
     pub drops: Drops,
+    seeded: Option<Seeded>,
 }
 
 impl Engine {
-    /// `alpns`: what we answer to; with none, nobody can connect to us.
+    /// `alpns`: what we answer to; with none, nobody can connect to us. `clock`: whose time counts, if not the
+    /// system's. `seeded`: what to draw from, if not from the system's randomness.
     pub fn new(
         credentials: Arc<Credentials>,
         alpns: Vec<Vec<u8>>,
         transport: TransportConfig,
         receive_window: u64,
+        clock: Option<Arc<Clock>>,
+        seeded: Option<Seeded>,
     ) -> Result<Self, rustls::Error> {
-        let mut config = EndpointConfig::default();
+        let mut config = seeded
+            .as_ref()
+            .map_or_else(EndpointConfig::default, Seeded::endpoint_config);
         // RFC 9443 §3: a QUIC packet must show the bit, or it could be taken for another protocol.
         config.grease_quic_bit(false);
         let transport = Arc::new(transport);
         let server = if alpns.is_empty() {
             None
         } else {
-            let crypto = Arc::new(credentials.server_config(alpns)?);
-            let mut server = ServerConfig::with_crypto(crypto);
+            let crypto = Arc::new(credentials.server_config(alpns, seeded.as_ref())?);
+            let mut server = match &seeded {
+                Some(seeded) => ServerConfig::new(crypto, seeded.token_key()),
+                None => ServerConfig::with_crypto(crypto),
+            };
+            if let Some(clock) = clock {
+                server.time_source(clock);
+            }
             server.transport_config(transport.clone());
             Some(Arc::new(server))
         };
@@ -93,6 +107,7 @@ impl Engine {
             packets: VecDeque::new(),
             events: Vec::new(),
             drops: Drops::default(),
+            seeded,
         })
     }
 
@@ -110,10 +125,13 @@ impl Engine {
         let name = peer.map_or_else(|| name.to_owned(), server_name);
         let crypto = self
             .credentials
-            .client_config(vec![alpn])
+            .client_config(vec![alpn], self.seeded.as_ref())
             .map_err(|error| ConnectError::InvalidServerName(error.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
+        if let Some(seeded) = &self.seeded {
+            config.initial_dst_cid_provider(seeded.initial_dst_cids());
+        }
         let (handle, quic) = self.endpoint.connect(now, config, remote, &name)?;
         let id = self.adopt(handle, quic);
         if let Some(connection) = self.connection(id) {

@@ -6,6 +6,7 @@
 // What only Python calls is unused when the engine is tested alone.
 #![cfg_attr(not(feature = "python"), allow(dead_code))]
 
+mod clock;
 mod connection;
 mod demux;
 mod driver;
@@ -14,5 +15,6 @@ mod guardian;
 #[cfg(feature = "python")]
 mod python;
 mod reassembly;
+mod seeded;
 mod tls;
 mod udp;

@@ -22,6 +22,8 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
+use crate::seeded::Seeded;
+
 /// RFC 8410 §7: an Ed25519 private key in PKCS #8, up to the 32 bytes of the seed.
 const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
@@ -47,12 +49,13 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    fn provider() -> Arc<CryptoProvider> {
-        Arc::new(ring::default_provider())
-    }
-
-    pub fn client_config(&self, alpns: Vec<Vec<u8>>) -> Result<QuicClientConfig, Error> {
-        let builder = ClientConfig::builder_with_provider(Self::provider())
+    /// `seeded`: what to draw from instead of the system's randomness.
+    pub fn client_config(
+        &self,
+        alpns: Vec<Vec<u8>>,
+        seeded: Option<&Seeded>,
+    ) -> Result<QuicClientConfig, Error> {
+        let builder = ClientConfig::builder_with_provider(provider(seeded))
             .with_protocol_versions(&[&TLS13])?;
         let mut config = match self {
             Self::RawKey(seed) => {
@@ -79,8 +82,13 @@ impl Credentials {
         QuicClientConfig::try_from(config).map_err(|error| Error::General(error.to_string()))
     }
 
-    pub fn server_config(&self, alpns: Vec<Vec<u8>>) -> Result<QuicServerConfig, Error> {
-        let builder = ServerConfig::builder_with_provider(Self::provider())
+    /// `seeded`: what to draw from instead of the system's randomness.
+    pub fn server_config(
+        &self,
+        alpns: Vec<Vec<u8>>,
+        seeded: Option<&Seeded>,
+    ) -> Result<QuicServerConfig, Error> {
+        let builder = ServerConfig::builder_with_provider(provider(seeded))
             .with_protocol_versions(&[&TLS13])?;
         let mut config = match self {
             Self::RawKey(seed) => builder
@@ -98,6 +106,14 @@ impl Credentials {
         config.send_tls13_tickets = 0;
         QuicServerConfig::try_from(config).map_err(|error| Error::General(error.to_string()))
     }
+}
+
+fn provider(seeded: Option<&Seeded>) -> Arc<CryptoProvider> {
+    let provider = ring::default_provider();
+    Arc::new(match seeded {
+        Some(seeded) => seeded.crypto(provider),
+        None => provider,
+    })
 }
 
 /// The TLS server name that asks for a peer: two labels, as one holds at most 63 octets, neither all digits.

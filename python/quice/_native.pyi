@@ -61,12 +61,24 @@ class Engine:
     """An endpoint's QUIC. With `sockets`, datagrams travel through the sockets that `bind` makes, on the
     system's clock; without, they go in by `receive` and come out of `transmits`, on the caller's clock."""
 
-    def __init__(self, credentials: Credentials, alpns: list[bytes], settings: Settings, *, sockets: bool) -> None:
-        """`alpns`: what we answer to as a server; with none, connections are not accepted.
-        Raises `ValueError` for settings out of range and keys that are none."""
+    def __init__(
+        self,
+        credentials: Credentials,
+        alpns: list[bytes],
+        settings: Settings,
+        *,
+        sockets: bool,
+        seed: bytes | None = None,
+    ) -> None:
+        """`alpns`: what we answer to as a server; with none, connections are not accepted. `seed`: 32 bytes to draw
+        everything random from, keys included, so that the same inputs at the same times give the same datagrams;
+        in memory and with raw keys only, as it is no secret.
+        Raises `ValueError` for settings out of range, keys that are none and seeds where they don't belong."""
 
     def bind(self, host: str, port: int) -> tuple[int, Address]:
-        """Bind a UDP socket; returns its descriptor, to watch for reading, and its address. Raises `OSError`."""
+        """Bind a UDP socket; returns its descriptor, to watch for reading, and its address. In memory: note an
+        address of ours, whose port events and paths then show; returns -1 and the address, port 0 replaced by
+        the first that is free. Raises `OSError`."""
 
     @property
     def news_fd(self) -> int:
@@ -76,8 +88,9 @@ class Engine:
         """Move packets, timers and events, for about a millisecond at most, without the GIL. `receive` False
         leaves the sockets alone: the caller knows that they are not readable.
 
-        Returns the events; the time until the next pump is due (with sockets, seconds from now; in memory, on
-        the caller's clock); whether to pump again at once; whether to pump when the sockets are writable."""
+        Returns the events; the time until the next pump is due (with sockets, seconds from now; in memory with
+        `now`, a time on the caller's clock at which something will be due); whether to pump again at once; whether
+        to pump when the sockets are writable."""
 
     def connect(
         self,

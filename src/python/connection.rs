@@ -216,10 +216,9 @@ impl PyConnection {
     /// Each path with its addresses, round-trip time (seconds), MTU and counts.
     fn paths<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.with_state(|state| {
-            let sockets: Vec<_> = state.sockets().iter().map(|s| s.local).collect();
-            let connection = found(state, self.id)?;
             let mut paths = Vec::new();
-            for path in connection.quic.paths() {
+            for path in found(state, self.id)?.paths() {
+                let connection = found(state, self.id)?;
                 let Ok(tuple) = connection.quic.network_path(path) else {
                     continue;
                 };
@@ -227,9 +226,8 @@ impl PyConnection {
                     continue;
                 };
                 let remote = tuple.remote();
-                let bound = sockets.iter().find(|s| s.is_ipv4() == remote.is_ipv4());
-                let port = bound.map_or(0, |s| s.port());
                 let local_ip = tuple.local_ip().or(connection.first_local);
+                let port = state.local_port(local_ip, remote);
                 let local: Option<HostPort> = local_ip.map(|ip| local_text(ip, port, remote));
                 let dict = PyDict::new(py);
                 dict.set_item("local", local)?;

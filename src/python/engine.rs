@@ -13,9 +13,12 @@ use super::buffer::Buffer;
 use super::config::{PyCredentials, Settings};
 use super::connection::PyConnection;
 use super::event::Event;
+use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::engine::Engine;
 use crate::guardian;
+use crate::seeded::Seeded;
+use crate::tls::Credentials;
 
 #[pyclass(frozen, name = "Engine", module = "quice._native")]
 pub struct PyEngine {
@@ -25,21 +28,34 @@ pub struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (credentials, alpns, settings, *, sockets))]
+    #[pyo3(signature = (credentials, alpns, settings, *, sockets, seed=None))]
     fn new(
         credentials: &PyCredentials,
         alpns: Vec<Vec<u8>>,
         settings: Settings,
         sockets: bool,
+        seed: Option<[u8; 32]>,
     ) -> PyResult<Self> {
+        let credentials = credentials.get();
+        // Who guesses the seed has every key: on a network, randomness is the system's.
+        if seed.is_some() && sockets {
+            return Err(PyValueError::new_err("a seed is for engines in memory"));
+        }
+        if seed.is_some() && !matches!(*credentials, Credentials::RawKey(_)) {
+            // ECDSA and RSA-PSS signatures are random, and ring takes that from the system.
+            return Err(PyValueError::new_err("a seed needs raw keys"));
+        }
+        let clock = (!sockets).then(|| Arc::new(Clock::new(Instant::now())));
         let engine = Engine::new(
-            credentials.get(),
+            credentials,
             alpns,
             settings.transport()?,
             settings.receive_window(),
+            clock.clone(),
+            seed.map(Seeded::new),
         )
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let driver = Arc::new(Driver::new(engine, sockets)?);
+        let driver = Arc::new(Driver::new(engine, clock)?);
         if sockets {
             guardian::start(&driver)?;
         }
@@ -48,13 +64,10 @@ impl PyEngine {
 
     fn bind(&self, host: String, port: u16) -> PyResult<(i32, HostPort)> {
         let local = parse(&(host, port))?;
-        let mut state = self.driver.lock();
-        let socket = state.bind(local)?;
-        let bound = (socket.fd(), text(socket.local));
-        drop(state);
+        let (descriptor, bound) = self.driver.lock().bind(local)?;
         // The guardian is to watch this socket too.
         self.driver.alarm.set();
-        Ok(bound)
+        Ok((descriptor, text(bound)))
     }
 
     /// The descriptor that becomes readable when the guardian has events for the event loop.
@@ -80,19 +93,15 @@ impl PyEngine {
                 state.set_now(time);
             }
             let progress = driver.pump(&mut state, receive);
-            let ports: Vec<_> = state.sockets().iter().map(|s| s.local).collect();
-            let port = |v4: bool| {
-                ports
-                    .iter()
-                    .find(|l| l.is_ipv4() == v4)
-                    .map_or(0, |l| l.port())
-            };
-            let engine = &mut state.engine;
-            let mut events: Vec<Event> = engine
-                .take_packets()
+            let packets = state.engine.take_packets();
+            let mut events: Vec<Event> = packets
                 .iter()
-                .map(|packet| Event::packet(packet, port(packet.path.remote().is_ipv4())))
+                .map(|packet| {
+                    let port = state.local_port(packet.path.local_ip(), packet.path.remote());
+                    Event::packet(packet, port)
+                })
                 .collect();
+            let engine = &mut state.engine;
             for (id, event) in engine.take_events() {
                 events.push(Event::new(engine, id, event));
             }
@@ -101,7 +110,7 @@ impl PyEngine {
         let base = if now.is_some() { driver.epoch } else { current };
         let timeout = progress
             .next_timeout
-            .map(|time| time.saturating_duration_since(base).as_secs_f64());
+            .map(|time| seconds_not_before(time.saturating_duration_since(base)));
         Ok((events, timeout, progress.more, progress.blocked))
     }
 
@@ -190,6 +199,15 @@ impl PyEngine {
     /// Close the sockets at once. Connections that are still open are abandoned.
     fn close(&self) {
         self.driver.shut();
+    }
+}
+
+/// As a float, rounded up where it can't be exact: a pump at the time that was asked for must find its timer due.
+fn seconds_not_before(duration: Duration) -> f64 {
+    let seconds = duration.as_secs_f64();
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(rounded) if rounded < duration => seconds.next_up(),
+        _ => seconds,
     }
 }
 

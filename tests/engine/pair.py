@@ -60,12 +60,16 @@ class Pair:
         server_config: TransportConfig | None = None,
         alpns: tuple[bytes, ...] = (ALPN,),
         delay: float = DELAY,
+        seeds: tuple[bytes, bytes] | tuple[None, None] = (None, None),
     ) -> None:
         settings = config or TransportConfig()
         raw_key = _native.Credentials.raw_key
-        self.client = Side(_native.Engine(raw_key(CLIENT_SEED), [], settings, sockets=False), "192.0.2.1")
+        self.client = Side(
+            _native.Engine(raw_key(CLIENT_SEED), [], settings, sockets=False, seed=seeds[0]),
+            "192.0.2.1",
+        )
         self.server = Side(
-            _native.Engine(raw_key(SERVER_SEED), list(alpns), server_config or settings, sockets=False),
+            _native.Engine(raw_key(SERVER_SEED), list(alpns), server_config or settings, sockets=False, seed=seeds[1]),
             "192.0.2.2",
         )
         self.now = 0.0
