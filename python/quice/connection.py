@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from quice.ice import Report
     from quice.pump import Pump
+    from quice.session import Session
 
 
 # RFC 1918 §3 and RFC 4193 §3.
@@ -94,8 +95,6 @@ class Connection:
     opens. Every await can be cancelled.
     """
 
-    report: Report | None
-    """What the connectivity checks that led here tried and found; None when they were not needed."""
     connect_seconds: float
     """From the call of `connect`, or from the peer's offer, to the established connection."""
 
@@ -112,7 +111,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._established: asyncio.Future[None] = self._loop.create_future()
         self._drained = asyncio.Event()
-        self.report = None
+        self._session: Session | None = None
         self.connect_seconds = 0.0
 
     @property
@@ -126,6 +125,11 @@ class Connection:
     def alpn(self) -> str:
         """The application protocol agreed on."""
         return self._alpn
+
+    @property
+    def report(self) -> Report | None:
+        """What the connectivity checks that led here tried and found; None when they were not needed."""
+        return self._session.report if self._session is not None else None
 
     @property
     def is_closed(self) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from types import TracebackType
+from typing import Any
 
 from quice import _native
 from quice._native import Event
 from quice.config import TransportConfig
 from quice.connection import Connection
+from quice.discovery import Discovery
 from quice.errors import (
     BindError,
     ConnectError,
@@ -23,10 +26,11 @@ from quice.errors import (
     NoServerError,
     SignallingError,
 )
-from quice.ice import Base, Role
+from quice.ice import Base, CandidatePair, Role
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
-from quice.session import Session
+from quice.meeting import Race, Response
+from quice.session import Observer, Session
 from quice.signal.interface import Signalling
 from quice.signal.messages import VERSION, Offer, Refuse, RefuseReason, SignalDecodeError
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
@@ -42,7 +46,9 @@ _DRAIN_TIMEOUT = 2.0
 _REFUSED = 0x71
 # Seconds from the choice of a pair to the handshake of the peer who began the session: it follows at once.
 _HANDSHAKE_TIMEOUT = 10.0
-_MAX_SESSIONS = 64
+_MAX_RESPONSES = 64
+# Seconds for which the peers can tell each other of more candidates once they are connected.
+_SIGNALLING_LINGERS = 10.0
 
 
 class Endpoint:
@@ -81,9 +87,12 @@ class Endpoint:
         self._bound: list[Address] = []
         self._alpns = tuple(alpns)
         self._rendezvous: RendezvousClient | None = None
+        self._discovery = Discovery(lambda: self.bases, self.send, self._machine.random)
         self._sessions: list[Session] = []
-        self._responding: dict[PeerId, Session] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._races = itertools.count(1)
+        self._responses: dict[PeerId, list[Response]] = {}
+        # In order, as a set would not be.
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._closed = False
 
     @classmethod
@@ -164,28 +173,52 @@ class Endpoint:
         return connection
 
     async def _reach(self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float) -> Connection:
-        """Connect by candidates, and QUIC on the first pair of them that works."""
-        started = self._loop.time()
-        async with self._session(Role.CONTROLLING, signalling) as session:
-            try:
-                pair = await asyncio.wait_for(session.initiate(alpn), timeout)
-            except asyncio.TimeoutError:
-                raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
-            connection = self._begin(peer, alpn, pair.remote.address, pair.base.host)
-            await self._establish(connection, max(0.0, timeout - (self._loop.time() - started)))
-            connection.report = session.report
-            return connection
-
-    @contextlib.asynccontextmanager
-    async def _session(self, role: Role, signalling: Signalling) -> AsyncIterator[Session]:
-        known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
-        session = Session(role, self, (*known, *self._stun_servers), signalling)
-        self._sessions.append(session)
+        """Connect by candidates: QUIC on whichever pair of them lets it through first."""
+        number = next(self._races)
+        race = Race(lambda pair: self._begin(peer, alpn, pair.remote.address, pair.base.host, number))
+        session = self._session(Role.CONTROLLING, signalling, race)
         try:
-            yield session
+            connection, pair = await asyncio.wait_for(_initiate(session, race, alpn), timeout)
+        except BaseException as error:
+            await self._end(session)
+            if isinstance(error, asyncio.TimeoutError):
+                raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
+            if isinstance(error, ConnectionClosedError):
+                raise HandshakeError(str(error)) from error
+            raise
         finally:
-            self._sessions.remove(session)
-            await session.close()
+            race.close()
+        session.use(pair)
+        self._keep(session, connection)
+        return connection
+
+    def _session(self, role: Role, signalling: Signalling, observer: Observer) -> Session:
+        session = Session(role, self._discovery, self.send, signalling, observer)
+        self._sessions.append(session)
+        return session
+
+    async def _end(self, session: Session) -> None:
+        self._sessions.remove(session)
+        await session.close()
+
+    def _keep(self, session: Session, connection: Connection) -> None:
+        """The session goes on for as long as its connection does."""
+        connection._session = session
+        self._spawn(self._accompany(session, connection), "quice session")
+
+    async def _accompany(self, session: Session, connection: Connection) -> None:
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(connection.wait_closed(), _SIGNALLING_LINGERS)
+            await session.hang_up()
+            await connection.wait_closed()
+        finally:
+            await self._end(session)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     @property
     def bases(self) -> list[Base]:
@@ -206,9 +239,7 @@ class Endpoint:
             self._pump.send(transmit)
 
     def _on_session(self, signalling: RendezvousSignalling) -> None:
-        task = asyncio.create_task(self._respond_quietly(signalling), name="quice session")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._respond_quietly(signalling), "quice response")
 
     async def _respond_quietly(self, signalling: RendezvousSignalling) -> None:
         try:
@@ -226,32 +257,42 @@ class Endpoint:
         self._raise_if_closed()
         try:
             offer = await signalling.receive()
-            if not isinstance(offer, Offer):
-                return
-            if (refusal := self._refusal(offer)) is not None:
+            if isinstance(offer, Offer):
+                if (refusal := self._refusal(offer)) is None:
+                    await self._respond(peer, offer, signalling)
+                    return
                 await signalling.send(refusal)
-                return
-            async with self._session(Role.CONTROLLED, signalling) as session:
-                self._responding[peer] = session
-                try:
-                    await session.respond(offer)
-                    await asyncio.wait_for(session.connected.wait(), _HANDSHAKE_TIMEOUT)
-                except asyncio.TimeoutError:
-                    raise ConnectTimeoutError(_HANDSHAKE_TIMEOUT, "no handshake followed") from None
-                finally:
-                    if self._responding.get(peer) is session:
-                        del self._responding[peer]
         except SignalDecodeError as error:
             raise SignallingError(f"the peer's message was not understood: {error}") from None
-        finally:
+        except BaseException:
             await signalling.close()
+            raise
+        await signalling.close()
+
+    async def _respond(self, peer: PeerId, offer: Offer, signalling: Signalling) -> None:
+        response = Response(_HANDSHAKE_TIMEOUT)
+        session = self._session(Role.CONTROLLED, signalling, response)
+        waiting = self._responses.setdefault(peer, [])
+        waiting.append(response)
+        try:
+            await session.respond(offer)
+            connection = await response.connected
+        except BaseException:
+            await self._end(session)
+            raise
+        finally:
+            response.close()
+            waiting.remove(response)
+            if not waiting:
+                del self._responses[peer]
+        self._keep(session, connection)
 
     def _refusal(self, offer: Offer) -> Refuse | None:
         if offer.version != VERSION:
             return Refuse(reason=RefuseReason.VERSION)
         if offer.alpn not in self._alpns:
             return Refuse(reason=RefuseReason.ALPN)
-        if self._closed or len(self._sessions) >= _MAX_SESSIONS:
+        if self._closed or sum(map(len, self._responses.values())) >= _MAX_RESPONSES:
             return Refuse(reason=RefuseReason.BUSY)
         return None
 
@@ -279,9 +320,11 @@ class Endpoint:
         self._closed = True
         if self._rendezvous is not None:
             await self._rendezvous.close()
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._discovery.close()
         connections = list(self._connections.values())
         try:
             for connection in connections:
@@ -306,6 +349,8 @@ class Endpoint:
                 rendezvous = RendezvousClient(self._server, self.identity, self._on_session)
                 await rendezvous.start()
                 self._rendezvous = rendezvous
+            known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
+            self._discovery.start((*known, *self._stun_servers))
         except BaseException:
             self._closed = True
             self._pump.close()
@@ -327,7 +372,9 @@ class Endpoint:
         except OSError as error:
             raise BindError(str(Address(host, port)), error.strerror or str(error)) from error
 
-    def _begin(self, peer: PeerId, alpn: str, address: Address, local: str | None = None) -> Connection:
+    def _begin(
+        self, peer: PeerId, alpn: str, address: Address, local: str | None = None, race: int | None = None
+    ) -> Connection:
         try:
             native = self._pump.engine.connect(address, alpn.encode(), peer=peer.key, local=local)
         except OSError as error:
@@ -371,14 +418,17 @@ class Endpoint:
         if self._closed or self._accepted.full():
             connection.close(_REFUSED, "too many connections wait to be accepted")
         else:
-            session = self._responding.get(connection.peer) if connection._peer is not None else None
-            if session is not None:
-                connection.report = session.report
-                session.connected.set()
+            # Of several sessions that a peer has begun, the first is connected first.
+            waiting = self._responses.get(connection._peer, []) if connection._peer is not None else []
+            response = next((each for each in waiting if not each.connected.done()), None)
+            if response is not None:
+                response.connected.set_result(connection)
             self._accepted.put_nowait(connection)
 
     def _on_packet(self, event: Event.Packet) -> None:
         source, destination = Address(*event.source), Address(*event.destination)
+        if self._discovery.receive(event.data, source, destination):
+            return
         for session in self._sessions:
             if session.receive(event.data, source, destination):
                 return
@@ -389,6 +439,11 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.peer} port {self._bound[0].port if self._bound else None}>"
+
+
+async def _initiate(session: Session, race: Race, alpn: str) -> tuple[Connection, CandidatePair]:
+    await session.initiate(alpn)
+    return await race.winner
 
 
 class _Binding:

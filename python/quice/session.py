@@ -1,27 +1,17 @@
-"""One attempt of two peers to reach each other: gathering, signalling and checks, tied together on asyncio."""
+"""One meeting of two peers: candidates exchanged and checked, tied together on asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from quice.discovery import Discovery
+from quice.driver import Driver
 from quice.errors import NoPathError, RefusedError, SignallingError
-from quice.ice import (
-    Agent,
-    Base,
-    Candidate,
-    CandidatePair,
-    Failed,
-    Gathered,
-    Gatherer,
-    GatheringComplete,
-    Nominating,
-    Report,
-    Role,
-    Selected,
-)
+from quice.ice import Agent, Candidate, CandidatePair, Failed, PairValid, Report, Role, Selected
+from quice.ice.events import Event
 from quice.machine import this_machine
 from quice.signal.interface import Signalling
 from quice.signal.messages import (
@@ -39,93 +29,111 @@ from quice.signal.messages import (
 from quice.wire import Address, Transmit
 
 
-class Port(Protocol):
-    """What a session needs of its endpoint's socket."""
+class Observer(Protocol):
+    """What a session tells of the pairs that it checks."""
 
-    @property
-    def bases(self) -> list[Base]:
-        """The local addresses that can be sent from."""
+    def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
+        """There may be new pairs; these are all, the best first."""
 
-    def send(self, transmit: Transmit) -> None:
-        """Send a datagram."""
+    def on_valid(self, pair: CandidatePair) -> None:
+        """A check of the pair was answered: packets pass both ways."""
+
+    def on_selected(self, pair: CandidatePair) -> None:
+        """Both agents know that this is the pair."""
+
+    def on_failed(self, error: Exception) -> None:
+        """No pair will work: `NoPathError`, `RefusedError` or a `SignallingError`."""
 
 
 class Session:
     """The life of one offer, on either side. The endpoint feeds it datagrams by `receive`."""
 
-    def __init__(self, role: Role, port: Port, stun_servers: tuple[Address, ...], signalling: Signalling) -> None:
+    def __init__(
+        self,
+        role: Role,
+        discovery: Discovery,
+        send: Callable[[Transmit], None],
+        signalling: Signalling,
+        observer: Observer,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._port = port
+        self._discovery = discovery
         self._signalling = signalling
+        self._observer = observer
         self._initiates = role is Role.CONTROLLING
-        rng = this_machine().random
-        self.agent = Agent(role, rng, self._loop.time())
-        self._gatherer = Gatherer(port.bases, stun_servers, rng, self._loop.time())
-        self._timer: asyncio.TimerHandle | None = None
-        self._open = False
+        self._agent = Agent(role, this_machine().random, self._loop.time())
+        self._driver = Driver(self._agent, send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._chosen: asyncio.Future[CandidatePair] = self._loop.create_future()
-        self.connected = asyncio.Event()
-        """Set by the endpoint, once QUIC is established."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._closed = False
-        self._step()
+        self._failed = False
 
     @property
     def report(self) -> Report:
         """What is known so far."""
-        return self.agent.report
+        return self._agent.report
 
-    async def initiate(self, alpn: str) -> CandidatePair:
-        """Offer, and wait for the pair on which QUIC can begin.
-
-        Raises `NoPathError`, `RefusedError` and `SignallingError`.
-        """
-        candidates = self._begin_trickle()
-        credentials = self.agent.credentials
+    async def initiate(self, alpn: str) -> None:
+        """Offer, and begin to exchange and to check. Raises `SignallingError`."""
+        credentials = self._agent.credentials
+        candidates = self._take_candidates()
         offer = Offer(version=VERSION, ufrag=credentials.ufrag, pwd=credentials.pwd, alpn=alpn, candidates=candidates)
         await self._signalling.send(offer)
         self._start_exchange()
-        return await self._chosen
 
-    async def respond(self, offer: Offer) -> CandidatePair:
-        """Answer an offer, and wait until the peer has selected a pair. Raises as `initiate`."""
-        candidates = self._begin_trickle()
-        credentials = self.agent.credentials
-        self._take_credentials(offer)
+    async def respond(self, offer: Offer) -> None:
+        """Answer an offer, and begin to exchange and to check. Raises `SignallingError`."""
+        credentials = self._agent.credentials
+        candidates = self._take_candidates()
+        # The answer first: the peer's checks and handshake wait for it.
         await self._signalling.send(Answer(ufrag=credentials.ufrag, pwd=credentials.pwd, candidates=candidates))
+        self._take_credentials(offer)
         self._start_exchange()
-        return await self._chosen
 
     def receive(self, data: bytes, source: Address, destination: Address) -> bool:
         """Take in a STUN datagram; returns whether it was for this session."""
-        now = self._loop.time()
-        taken = self._gatherer.receive(data, source, destination, now) or self.agent.receive(
-            data, source, destination, now
-        )
-        if taken:
-            self._step()
-        return taken
+        return self._driver.receive(data, source, destination)
 
-    async def close(self) -> None:
-        """End the session and its signalling."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self._chosen.done():
-            self._chosen.cancel()
-        for task in self._tasks:
+    def use(self, pair: CandidatePair) -> None:
+        """QUIC is established on this pair: nominate it."""
+        self._agent.nominate(pair, self._loop.time())
+        self._driver.step()
+
+    async def hang_up(self) -> None:
+        """End the signalling; checks go on with what is known."""
+        self._discovery.unlisten(self._on_candidate)
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(SignallingError):
             await self._signalling.send(Bye())
         await self._signalling.close()
-        self.agent.close()
 
-    def _begin_trickle(self) -> tuple[Candidate, ...]:
-        """The candidates known by now, which go out at once; those found later follow one by one."""
-        self._open = True
-        return tuple(public(candidate) for candidate in self.report.local_candidates)
+    async def close(self) -> None:
+        """End the session."""
+        self._driver.close()
+        self._agent.close()
+        await self.hang_up()
+
+    def _take_candidates(self) -> tuple[Candidate, ...]:
+        """The candidates known by now, which go out at once; those found later follow one by one (RFC 8838)."""
+        now = self._loop.time()
+        known = tuple(self._discovery.candidates)
+        for candidate in known:
+            self._agent.add_local_candidate(candidate, now)
+        if self._discovery.is_complete:
+            self._on_candidate(None)
+        self._discovery.listen(self._on_candidate)
+        return tuple(public(candidate) for candidate in known)
+
+    def _on_candidate(self, candidate: Candidate | None) -> None:
+        if candidate is None:
+            self._agent.end_of_local_candidates()
+            self._outbox.put_nowait(EndOfCandidates())
+            return
+        self._agent.add_local_candidate(candidate, self._loop.time())
+        self._outbox.put_nowait(CandidateFound(candidate=public(candidate)))
+        self._step()
 
     def _start_exchange(self) -> None:
         for run in (self._send_messages, self._receive_messages):
@@ -136,7 +144,7 @@ class Session:
             await run()
         except (SignallingError, SignalDecodeError, RefusedError) as error:
             # What was exchanged may do, and checks from the peer may still come: only a refusal is final.
-            if isinstance(error, RefusedError) or not self.agent.report.remote_candidates:
+            if isinstance(error, RefusedError) or not self._agent.report.remote_candidates:
                 self._fail(error)
 
     async def _send_messages(self) -> None:
@@ -146,64 +154,43 @@ class Session:
     async def _receive_messages(self) -> None:
         while True:
             message = await self._signalling.receive()
-            now = self._loop.time()
             match message:
                 case Answer() if self._initiates:
                     self._take_credentials(message)
                 case CandidateFound():
-                    self.agent.add_remote_candidate(message.candidate, now)
+                    self._agent.add_remote_candidate(message.candidate, self._loop.time())
+                    self._step()
                 case EndOfCandidates():
-                    self.agent.end_of_remote_candidates()
+                    self._agent.end_of_remote_candidates()
                 case Refuse():
                     raise RefusedError(message.reason.value, message.text)
                 case Bye() | Offer() | Answer():
                     pass
-            self._step()
 
     def _take_credentials(self, message: Offer | Answer) -> None:
         now = self._loop.time()
         for candidate in message.candidates:
-            self.agent.add_remote_candidate(candidate, now)
-        self.agent.set_remote_credentials(message.ufrag, message.pwd, now)
+            self._agent.add_remote_candidate(candidate, now)
+        self._agent.set_remote_credentials(message.ufrag, message.pwd, now)
         self._step()
 
     def _step(self) -> None:
-        """Let both machines do what is due, carry out what they want, and set the timer for the next time."""
-        if self._closed:
-            return
-        now = self._loop.time()
-        for machine in (self._gatherer, self.agent):
-            while (due := machine.timeout()) is not None and due <= now:
-                machine.handle_timeout(now)
-        self._collect(now)
-        for machine in (self._gatherer, self.agent):
-            for transmit in machine.transmits():
-                self._port.send(transmit)
-        times = [time for machine in (self._gatherer, self.agent) if (time := machine.timeout()) is not None]
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(min(times), self._step) if times else None
+        """After new candidates: new pairs, and checks of them."""
+        self._driver.step()
+        self._observer.on_pairs(self._agent.pairs)
 
-    def _collect(self, now: float) -> None:
-        for event in self._gatherer.events():
-            match event:
-                case Gathered(candidate):
-                    self.agent.add_local_candidate(candidate, now)
-                    if self._open:
-                        self._outbox.put_nowait(CandidateFound(candidate=public(candidate)))
-                case GatheringComplete():
-                    self.agent.end_of_local_candidates()
-                    self._outbox.put_nowait(EndOfCandidates())
-        for outcome in self.agent.events():
-            match outcome:
-                case Nominating(pair) | Selected(pair):
-                    if not self._chosen.done():
-                        self._chosen.set_result(pair)
-                case Failed(reason):
-                    self._fail(NoPathError(reason))
-                case _:
-                    pass
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case PairValid(pair):
+                self._observer.on_valid(pair)
+            case Selected(pair):
+                self._observer.on_selected(pair)
+            case Failed(reason):
+                self._fail(NoPathError(reason))
+            case _:
+                pass
 
     def _fail(self, error: Exception) -> None:
-        if not self._chosen.done():
-            self._chosen.set_exception(error)
+        if not self._failed:
+            self._failed = True
+            self._observer.on_failed(error)

@@ -82,11 +82,10 @@ class Ours:
     def __init__(self, certificates: Certificates, *, serves: bool) -> None:
         alpns = [ALPN.encode()] if serves else []
         self.engine = _native.Engine(certificates.credentials(), alpns, TransportConfig(), sockets=True)
-        descriptor, self.address = self.engine.bind(LOOPBACK, 0)
         self._events: list[_native.Event] = []
         self._news = asyncio.Event()
         self.pump = SocketPump(self.engine, self._on_event)
-        self.pump.watch(descriptor)
+        self.address = self.pump.bind(LOOPBACK, 0)
 
     def _on_event(self, event: _native.Event) -> None:
         self._events.append(event)

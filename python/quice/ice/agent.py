@@ -94,6 +94,20 @@ class Agent:
             report.of_pair(self._selected) if self._selected is not None else None,
         )
 
+    @property
+    def pairs(self) -> tuple[CandidatePair, ...]:
+        """The pairs known now, the best first."""
+        return tuple(self._list)
+
+    def nominate(self, pair: CandidatePair, now: float) -> None:
+        """Choose this pair: the layer above has found that it works. No effect for a controlled agent, nor when a pair
+        is selected already."""
+        if not self.controlling or not self._is_running or pair is self._nominating:
+            return
+        if pair.state in (PairState.FROZEN, PairState.FAILED):
+            pair.move(PairState.WAITING)
+        self._nominate(pair, now)
+
     def add_local_candidate(self, candidate: Candidate, now: float) -> None:
         """A candidate of ours was gathered."""
         self._local.append(candidate)
@@ -421,12 +435,14 @@ class Agent:
 
     def _choose(self, now: float) -> None:
         self._choose_at = None
-        best = self._best_valid
-        if best is None:
-            return
-        self._nominating = best
-        self._events.append(Nominating(best))
-        self._begin_check(best, now, nominate=True)
+        if (best := self._best_valid) is not None:
+            self._nominate(best, now)
+
+    def _nominate(self, pair: CandidatePair, now: float) -> None:
+        self._choose_at = None
+        self._nominating = pair
+        self._events.append(Nominating(pair))
+        self._begin_check(pair, now, nominate=True)
 
     def _select(self, pair: CandidatePair) -> None:
         if self._selected is not None:

@@ -51,6 +51,7 @@ class Server:
         self._connections: set[asyncio.Transport] = set()
 
     async def __aenter__(self) -> Server:
+        self._machine = this_machine()
         listener = self._listen()
         self._port = listener.getsockname()[1]
         self._stun = StunServer()
@@ -111,7 +112,7 @@ class Server:
     def _listen(self) -> socket.socket:
         """The listening socket: one for both families when no address is given."""
         try:
-            return this_machine().listen(self._host, self._port)
+            return self._machine.listen(self._host, self._port)
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             where = f" of {self._host}" if self._host is not None else ""
@@ -137,6 +138,6 @@ class Server:
         if self._host is not None and self._host not in _WILDCARDS:
             return self._host
         families = [_WILDCARDS[self._host]] if self._host is not None else [4, 6]
-        hosts = [local for local in this_machine().addresses() if local.ip.version in families]
+        hosts = [local for local in self._machine.addresses() if local.ip.version in families]
         hosts.sort(key=lambda local: (local.ip.version, local.ip.is_link_local))
         return hosts[0].host if hosts else {4: "127.0.0.1", 6: "::1"}[families[0]]

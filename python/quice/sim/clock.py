@@ -58,9 +58,11 @@ class _Timer(asyncio.TimerHandle):
 
     __slots__ = ("order",)
     order: int
+    _when: float
+    _context: Context
 
-    def __lt__(self, other: _Timer) -> bool:
-        return (self._when, self.order) < (other._when, other.order)
+    def __lt__(self, other: object) -> bool:
+        return isinstance(other, _Timer) and (self._when, self.order) < (other._when, other.order)
 
     def _run(self) -> None:
         machine = self._context.get(current_machine)
@@ -111,7 +113,7 @@ class SimLoop(asyncio.BaseEventLoop):
         except LookupError:
             raise NowhereError from None
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call at that time; of equal times, in the order of the calls."""
@@ -121,7 +123,7 @@ class SimLoop(asyncio.BaseEventLoop):
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
-    def run_in_executor(  # type: ignore[override]
+    def run_in_executor(
         self, executor: object, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
     ) -> asyncio.Future[T]:
         """Do the work now: on virtual time, a thread takes none."""

@@ -118,7 +118,7 @@ class SimMachine:
         protocol = protocol_factory()
         remote = Address(*remote_addr) if remote_addr is not None else None
         six = remote is not None and ":" in remote.host
-        local = Address(*local_addr) if local_addr is not None else Address("::" if six else "0.0.0.0", 0)  # noqa: S104
+        local = Address(*local_addr) if local_addr is not None else Address("::" if six else "0.0.0.0", 0)
         transport = DatagramTransport(self._loop, self.host, protocol, local, remote)
         return transport, protocol
 
@@ -138,7 +138,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._context = copy_context()
         loop.call_soon(protocol.connection_made, self)
 
-    def sendto(self, data: bytes | bytearray | memoryview, addr: tuple[Any, ...] | None = None) -> None:
+    def sendto(self, data: Any, addr: Any = None) -> None:
         destination = Address(*addr[:2]) if addr is not None else self._remote
         if destination is None:
             raise ValueError("no destination: name one, or connect the endpoint with remote_addr")

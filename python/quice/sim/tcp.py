@@ -12,6 +12,7 @@ import enum
 import errno
 import itertools
 import os
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -70,9 +71,9 @@ class SimSocket:
 
     def __init__(self, bindings: list[Binding]) -> None:
         self.bindings = bindings
-        self.family = 0
-        self.type = 0
-        self.proto = 0
+        self.family = socket.AF_INET6 if ":" in bindings[0].local.host else socket.AF_INET
+        self.type = socket.SOCK_STREAM
+        self.proto = socket.IPPROTO_TCP
 
     def getsockname(self) -> tuple[str, int]:
         return self.bindings[0].local
@@ -91,10 +92,19 @@ class SimSocket:
 class TcpTransport(asyncio.Transport):
     """One end of a connection. Use it as asyncio's own."""
 
-    def __init__(self, loop: SimLoop, send: Callable[[bytes], None], local: Address, remote: Address) -> None:
+    def __init__(
+        self,
+        loop: SimLoop,
+        send: Callable[[bytes], None],
+        forget: Callable[[], None],
+        local: Address,
+        remote: Address,
+    ) -> None:
+        """`send` takes a segment to the peer; `forget` is called when the connection is over."""
         super().__init__({"peername": tuple(remote), "sockname": tuple(local)})
         self._loop = loop
         self._send_packet = send
+        self._forget = forget
         self._protocol: asyncio.BaseProtocol | None = None
         self._state = _State.OPENING
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -297,7 +307,12 @@ class TcpTransport(asyncio.Transport):
         if self._received:
             flags |= _Flag.ACK
             self._ack_due = False
-        self._send_packet(_HEADER.pack(flags, sequence, self._received, window) + content)
+        try:
+            self._send_packet(_HEADER.pack(flags, sequence, self._received, window) + content)
+        except OSError as error:
+            # No route: who opens a connection is told, one that is open waits for a better time.
+            if self._state is _State.OPENING:
+                self._lose(error)
 
     def _acknowledge_soon(self) -> None:
         if not self._ack_due:
@@ -350,25 +365,24 @@ class TcpTransport(asyncio.Transport):
             self.opened.exception()
         if self._protocol is not None:
             self._loop.call_soon(self._protocol.connection_lost, error)
-        self.forget()
-
-    def forget(self) -> None:
-        """Told when the connection is over; its owner replaces it."""
+        self._forget()
 
 
 class SimServer(asyncio.AbstractServer):
     """A listener and the connections that came to it."""
 
-    def __init__(self, loop: SimLoop, socket: SimSocket, protocol_factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(
+        self, loop: SimLoop, listener: SimSocket, protocol_factory: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
         self._loop = loop
-        self._socket = socket
+        self._listener = listener
         self._factory = protocol_factory
         self._open = True
         self._connections: dict[tuple[Address, Address], TcpTransport] = {}
 
     @property
     def sockets(self) -> tuple[SimSocket, ...]:
-        return (self._socket,) if self._open else ()
+        return (self._listener,) if self._open else ()
 
     def is_serving(self) -> bool:
         return self._open
@@ -415,15 +429,18 @@ class SimServer(asyncio.AbstractServer):
             del self._connections[remote, local]
             self._release()
 
-        transport = self._connections[remote, local] = TcpTransport(self._loop, send, local, remote)
-        transport.forget = forget  # type: ignore[method-assign]
-        transport.opened.add_done_callback(lambda opened: opened.exception() or transport.attach(self._factory()))
+        def attach(opened: asyncio.Future[None]) -> None:
+            if opened.exception() is None:
+                transport.attach(self._factory())
+
+        transport = self._connections[remote, local] = TcpTransport(self._loop, send, forget, local, remote)
+        transport.opened.add_done_callback(attach)
         transport.receive(packet.data)
         transport.begin()
 
     def _release(self) -> None:
         if not self._open and not self._connections:
-            self._socket.close()
+            self._listener.close()
 
 
 class Tcp:
@@ -437,7 +454,7 @@ class Tcp:
     def listen(self, host: str | None, port: int) -> SimSocket:
         """A listening socket; on all addresses, IPv4 and IPv6, if `host` is None. Raises `OSError`."""
         bindings: list[Binding] = []
-        for each in (host,) if host is not None else ("0.0.0.0", "::"):  # noqa: S104 - as a server does
+        for each in (host,) if host is not None else ("0.0.0.0", "::"):
             bindings.append(self._bind(Address(each, port), bindings))
             port = bindings[0].local.port
         return SimSocket(bindings)
@@ -463,9 +480,9 @@ class Tcp:
     ) -> SimServer:
         """See `loop.create_server`."""
         _refuse_tls(ssl)
-        socket = sock if sock is not None else self.listen(host or None, port or 0)
-        server = SimServer(self._loop, socket, protocol_factory)
-        self._servers[socket.getsockname()[1]] = server
+        listener = sock if sock is not None else self.listen(host or None, port or 0)
+        server = SimServer(self._loop, listener, protocol_factory)
+        self._servers[listener.getsockname()[1]] = server
         return server
 
     async def create_connection(
@@ -492,17 +509,17 @@ class Tcp:
         raise failure
 
     async def _connect(self, remote: Address) -> TcpTransport:
-        wildcard = "::" if ":" in remote.host else "0.0.0.0"  # noqa: S104 - the route decides
+        wildcard = "::" if ":" in remote.host else "0.0.0.0"
         deliver = _here(lambda packet: transport.receive(packet.data))
         binding = self._machine.host.bind(Protocol.TCP, Address(wildcard, 0), deliver)
-        transport = TcpTransport(self._loop, lambda data: binding.send(data, remote), binding.local, remote)
-        transport.forget = binding.close  # type: ignore[method-assign]
+        transport = TcpTransport(
+            self._loop, lambda data: binding.send(data, remote), binding.close, binding.local, remote
+        )
         try:
             transport.begin()
             await transport.opened
         except BaseException:
             transport.abort()
-            binding.close()
             raise
         return transport
 
