@@ -287,8 +287,7 @@ class Endpoint:
             for connection in connections:
                 connection.close(code, reason)
             if connections:
-                drained = asyncio.gather(*(connection._drained.wait() for connection in connections))
-                await asyncio.wait_for(drained, _DRAIN_TIMEOUT)
+                await asyncio.wait_for(_drained(connections), _DRAIN_TIMEOUT)
         except asyncio.TimeoutError:
             logger.debug("%d connections were not drained in time", len(self._connections))
         finally:
@@ -374,6 +373,7 @@ class Endpoint:
             session = self._responding.get(connection.peer) if connection._peer is not None else None
             if session is not None:
                 connection.report = session.report
+                connection.connect_seconds = asyncio.get_running_loop().time() - session.began
                 session.connected.set()
             self._accepted.put_nowait(connection)
 
@@ -389,6 +389,11 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.peer} port {self._bound[0].port if self._bound else None}>"
+
+
+async def _drained(connections: Sequence[Connection]) -> None:
+    for connection in connections:
+        await connection._drained.wait()
 
 
 class _Binding:

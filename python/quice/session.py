@@ -55,6 +55,8 @@ class Session:
 
     def __init__(self, role: Role, port: Port, stun_servers: tuple[Address, ...], signalling: Signalling) -> None:
         self._loop = asyncio.get_running_loop()
+        self.began = self._loop.time()
+        """When the session began, on the loop's clock."""
         self._port = port
         self._signalling = signalling
         self._initiates = role is Role.CONTROLLING
