@@ -96,7 +96,8 @@ class Connection:
     """
 
     connect_seconds: float
-    """From the call of `connect`, or from the peer's offer, to the established connection."""
+    """From the call of `connect`, or from the peer's offer, to the established connection. 0 where the peer connected
+    straight to the address, without an offer."""
 
     def __init__(self, native: _native.Connection, pump: Pump) -> None:
         self._native = native

@@ -330,8 +330,7 @@ class Endpoint:
             for connection in connections:
                 connection.close(code, reason)
             if connections:
-                drained = asyncio.gather(*(connection._drained.wait() for connection in connections))
-                await asyncio.wait_for(drained, _DRAIN_TIMEOUT)
+                await asyncio.wait_for(_drained(connections), _DRAIN_TIMEOUT)
         except asyncio.TimeoutError:
             logger.debug("%d connections were not drained in time", len(self._connections))
         finally:
@@ -422,6 +421,7 @@ class Endpoint:
             waiting = self._responses.get(connection._peer, []) if connection._peer is not None else []
             response = next((each for each in waiting if not each.connected.done()), None)
             if response is not None:
+                connection.connect_seconds = self._loop.time() - response.began
                 response.connected.set_result(connection)
             self._accepted.put_nowait(connection)
 
@@ -444,6 +444,11 @@ class Endpoint:
 async def _initiate(session: Session, race: Race, alpn: str) -> tuple[Connection, CandidatePair]:
     await session.initiate(alpn)
     return await race.winner
+
+
+async def _drained(connections: Sequence[Connection]) -> None:
+    for connection in connections:
+        await connection._drained.wait()
 
 
 class _Binding:

@@ -74,7 +74,10 @@ class System:
         """See `Machine`."""
         if host is not None:
             family = socket.AF_INET if ipaddress.ip_address(host).version == 4 else socket.AF_INET6
-            return socket.create_server((host, port), family=family)
+            # It tells the zone of a link-local address by its interface's number, as binding wants it.
+            numeric = socket.AI_NUMERICHOST | socket.AI_PASSIVE
+            *_, address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=numeric)[0]
+            return socket.create_server(address, family=family)
         if socket.has_dualstack_ipv6():
             try:
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

@@ -116,6 +116,8 @@ class Response:
         """`patience`: seconds that a handshake may take once the peer has chosen a pair."""
         self._patience = patience
         self._loop = asyncio.get_running_loop()
+        self.began = self._loop.time()
+        """When the offer came, on the loop's clock."""
         self._deadline: asyncio.TimerHandle | None = None
         self.connected: asyncio.Future[Connection] = self._loop.create_future()
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from quice.identity import Identity
+from quice.network import local_addresses
 from quice.signal.rendezvous import RendezvousClient
 from quice.wire import Address
 
@@ -26,8 +27,22 @@ COMMAND = (
 )
 
 
+LINK_LOCAL = next((local.host for local in local_addresses() if local.ip.version == 6 and local.ip.is_link_local), "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "::1",
+        pytest.param(
+            LINK_LOCAL,
+            id="link-local",
+            marks=pytest.mark.skipif(not LINK_LOCAL, reason="no IPv6 link-local address here"),
+        ),
+    ],
+)
 async def test_its_first_line_says_where_it_is_and_a_signal_ends_it_cleanly(number: int, host: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *COMMAND, "--host", host, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_the_current_folder_has_its_name(source: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(source)
     (item,) = collect([Path()], ignore)
     assert (item.entry.kind, item.entry.path) == (EntryKind.FOLDER, "source")
+
+
+def test_a_search_that_is_told_to_stop_does(source: Path) -> None:
+    for number in range(50):
+        (source / f"{number:02}").touch()
+    (source / "00").unlink()
+    (source / "00").symlink_to("nowhere")
+    stop = threading.Event()
+    assert collect([source], lambda *_: stop.set(), stop) == collect([source], lambda *_: None)[:1]
 
 
 def test_a_tree_deeper_than_pythons_recursion_is_walked(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import signal
+import sys
+
 import typer
 
 from quice.cli.identity import identity
@@ -25,4 +29,13 @@ app.command()(ping)
 
 def main() -> None:
     """Run the command line; exits with 0 for done, 1 for failed, 2 for wrong use."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        # A name with letters that the terminal's encoding lacks is shown with escapes, and ends nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # Ctrl-C before a command runs and after it has ended: nothing is left to be done then, and nothing to be told.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        app(prog_name="quice")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

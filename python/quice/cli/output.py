@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _PROGRESS_INTERVAL = 0.1
+# Characters that stand beside a bar. Where they have no room, an update would wrap, and not erase the one before.
+_NUMBERS = 50
 
 
 class Output:
@@ -98,13 +100,20 @@ def _progress_bars() -> Progress:
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+    room = min(console.width - _NUMBERS, 40)
+    if room >= 10:
+        columns += [BarColumn(room), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    else:
+        columns.append(TextColumn("{task.percentage:.0f}%"))
+    return Progress(*columns, console=console)
 
 
 def report_fields(report: Report) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quice.cli.output import Output
-from quice.cli.runner import IdentityFile, Json, Server, need_server, own_identity, run
+from quice.cli.runner import IdentityFile, Json, Server, own_identity, run, server_url
 
 if TYPE_CHECKING:
     from quice.connection import Connection
@@ -19,7 +19,7 @@ _PAYLOAD = 32
 
 
 def ping(
-    peer: Annotated[str | None, typer.Argument(metavar="[PEER]", help="A peer id or a ticket.")] = None,
+    peer: Annotated[str | None, typer.Argument(metavar="PEER", help="A peer id or a ticket.")] = None,
     count: Annotated[int, typer.Option("--count", "-c", min=1, help="How many pings.")] = 4,
     interval: Annotated[float, typer.Option(min=0.0, help="Seconds between two.")] = 1.0,
     identity: IdentityFile = None,
@@ -29,15 +29,17 @@ def ping(
     """Connect to a peer and measure the path. Without PEER: answer pings, until Ctrl-C."""
     output = Output(json)
     if peer is None:
-        run(output, _answer(output, need_server(server), identity), interrupted=0)
+        run(output, _answer(output, server, identity), interrupted=0)
     else:
         run(output, _ping(output, peer, server, count, interval))
 
 
-async def _answer(output: Output, server: str, identity: IdentityFile) -> None:
+async def _answer(output: Output, server: str | None, identity: IdentityFile) -> None:
     from quice.endpoint import Endpoint
     from quice.errors import Error
     from quice.ticket import Ticket
+
+    url = server_url(server)
 
     async def answer(connection: Connection) -> None:
         try:
@@ -47,8 +49,8 @@ async def _answer(output: Output, server: str, identity: IdentityFile) -> None:
         except (Error, asyncio.IncompleteReadError) as error:
             output.event("lost", f"lost {connection.peer}", peer=str(connection.peer), message=str(error))
 
-    async with Endpoint.bind(own_identity(identity), server=server, alpns=[_ALPN]) as endpoint:
-        ticket = str(Ticket(endpoint.peer, server))
+    async with Endpoint.bind(own_identity(identity), server=url, alpns=[_ALPN]) as endpoint:
+        ticket = str(Ticket(endpoint.peer, url))
         output.event("ticket", f"quice ping {ticket}", ticket=ticket)
         tasks = set()
         async for connection in endpoint:
@@ -63,12 +65,12 @@ async def _ping(output: Output, text: str, server: str | None, count: int, inter
     from quice.identity import PeerId
     from quice.ticket import Ticket
 
-    if text.startswith("quice1"):
+    if text.strip().lower().startswith("quice1"):
         ticket = Ticket.parse(text)
-        peer, server = ticket.peer, server or ticket.server
+        peer, url = ticket.peer, server_url(server, ticket)
     else:
-        peer = PeerId.parse(text)
-    async with Endpoint.bind(server=need_server(server)) as endpoint:
+        peer, url = PeerId.parse(text), server_url(server)
+    async with Endpoint.bind(server=url) as endpoint:
         started = time.monotonic()
         connection = await endpoint.connect(peer, alpn=_ALPN)
         output.connected(connection)

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from quice.cli.output import Output, in_words
-from quice.cli.runner import Json, Server, need_server, run
+from quice.cli.runner import Json, Server, run, server_url
 
 
 def receive(
-    ticket: Annotated[str, typer.Argument(help="What `quice send` printed.")],
+    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="What `quice send` printed.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to store in.")] = Path(),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are different.")] = False,
     server: Server = None,
@@ -31,7 +31,7 @@ async def _receive(output: Output, text: str, out: Path, overwrite: bool, server
     from quice.transfer.receiver import fetch
 
     ticket = Ticket.parse(text)
-    async with Endpoint.bind(server=need_server(server or ticket.server)) as endpoint:
+    async with Endpoint.bind(server=server_url(server, ticket)) as endpoint:
         connection = await endpoint.connect(ticket.peer, alpn=ALPN)
         output.connected(connection)
         started = time.monotonic()

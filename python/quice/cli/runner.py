@@ -8,17 +8,24 @@ import signal
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from quice.cli.output import Output
-from quice.errors import Error
+from quice.errors import Error, InvalidPeerIdError, TicketError
 from quice.identity import Identity
+from quice.ticket import Ticket
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Server = Annotated[
     str | None,
-    typer.Option("--server", envvar="QUICE_SERVER", metavar="URL", help="The rendezvous server (ws:// or wss://)."),
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="The rendezvous server (ws:// or wss://); else the ticket's own, or "
+        "the environment variable QUICE_SERVER.",
+    ),
 ]
 IdentityFile = Annotated[
     Path | None,
@@ -26,15 +33,23 @@ IdentityFile = Annotated[
 ]
 
 
+class UsageError(Error):
+    """The command was called in a way that makes no sense."""
+
+
+_WRONG_USE = (UsageError, TicketError, InvalidPeerIdError)
+
+
 def run(output: Output, main: Coroutine[Any, Any, None], *, interrupted: int = 1) -> None:
-    """Run a command to its end and exit: 0 when it did its work, 1 when it failed, `interrupted` for Ctrl-C."""
+    """Run a command to its end and exit: 0 when it did its work, 1 when it failed, 2 when it was called wrongly,
+    `interrupted` for Ctrl-C."""
     try:
         asyncio.run(_until_signal(main))
     except (asyncio.CancelledError, KeyboardInterrupt):
         raise typer.Exit(interrupted) from None
     except Error as error:
         output.error(error)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(error, _WRONG_USE) else 1) from None
 
 
 async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
@@ -45,11 +60,27 @@ async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
     await task
 
 
-def need_server(server: str | None) -> str:
-    """The server's URL; wrong use without one, or with one of another kind."""
-    if server is None:
-        raise typer.BadParameter("name a rendezvous server: --server URL or QUICE_SERVER (`quice serve` runs one)")
-    return server
+def server_url(given: str | None, ticket: Ticket | None = None) -> str:
+    """The server to use: the one given, else the ticket's, at which its peer is to be found, else QUICE_SERVER.
+
+    Raises `UsageError` when there is none, or what is named is none.
+    """
+    server = given or (ticket.server if ticket is not None else os.environ.get("QUICE_SERVER"))
+    if not server:
+        raise UsageError("no rendezvous server is named: use --server URL or QUICE_SERVER (`quice serve` runs one)")
+    scheme, _, rest = server.strip().partition("://")
+    url = f"{scheme.lower()}://{rest}"
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it.
+        known = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:
+        known = False
+    if not known:
+        raise UsageError(
+            f"not the URL of a rendezvous server: {server!r}. `quice serve` prints its own: ws://HOST:PORT"
+        )
+    return url
 
 
 def own_identity(path: Path | None) -> Identity:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quice.cli.output import Output, in_words
-from quice.cli.runner import Json, Server, need_server, run
+from quice.cli.runner import Json, Server, run, server_url
 
 if TYPE_CHECKING:
     from quice.connection import Connection
@@ -28,30 +28,34 @@ _GOODBYE = 5.0
 class _Result:
     bytes: int
     seconds: float
+    connect_seconds: float
 
 
 def send(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders to send.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders to send.")],
     server: Server = None,
     json: Json = False,
 ) -> None:
     """Send files and folders: prints a ticket, and stays until the transfer is over."""
     output = Output(json)
-    run(output, _send(output, paths, need_server(server)))
+    run(output, _send(output, paths, server))
 
 
-async def _send(output: Output, paths: list[Path], server: str) -> None:
+async def _send(output: Output, paths: list[Path], server: str | None) -> None:
     from quice.endpoint import Endpoint
     from quice.ticket import SECRET_LENGTH, Ticket
+    from quice.transfer.disk import in_thread
     from quice.transfer.messages import ALPN
     from quice.transfer.sources import collect
+
+    url = server_url(server)
 
     def skipped(path: Path, why: str) -> None:
         output.event("skipped", f"not sent: {str(path)!r} is {why}", path=str(path), reason=why)
 
-    sources = await asyncio.to_thread(collect, paths, skipped)
-    async with Endpoint.bind(server=server, alpns=[ALPN]) as endpoint:
-        ticket = Ticket(endpoint.peer, server, secrets.token_bytes(SECRET_LENGTH))
+    sources = await in_thread(lambda stop: collect(paths, skipped, stop))
+    async with Endpoint.bind(server=url, alpns=[ALPN]) as endpoint:
+        ticket = Ticket(endpoint.peer, url, secrets.token_bytes(SECRET_LENGTH))
         output.event("ticket", f"On the other machine:\n\n    quice receive {ticket}\n", ticket=str(ticket))
         result = await _offer(output, endpoint, sources, ticket.secret)
     output.event(
@@ -59,8 +63,7 @@ async def _send(output: Output, paths: list[Path], server: str) -> None:
         in_words("sent", result.bytes, result.seconds),
         bytes=result.bytes,
         seconds=round(result.seconds, 6),
-        # The receiver is who connects, and knows.
-        connect_seconds=None,
+        connect_seconds=round(result.connect_seconds, 6),
     )
 
 
@@ -115,4 +118,4 @@ async def _serve(output: Output, connection: Connection, sources: list[Source], 
         # The receiver closes once it knows that we know.
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(connection.wait_closed(), _GOODBYE)
-    return _Result(sent, seconds)
+    return _Result(sent, seconds, connection.connect_seconds)

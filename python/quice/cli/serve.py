@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from typing import Annotated
 
 import typer
 
 from quice.cli.output import Output
-from quice.cli.runner import Json, run
+from quice.cli.runner import Json, UsageError, run
 
 
 def serve(
@@ -25,7 +26,17 @@ def serve(
 async def _serve(output: Output, host: str | None, port: int, stun_port: int) -> None:
     from quice.server import Server
 
+    if host is not None and not _is_address(host):
+        raise UsageError(f"--host takes an IP address of this machine, not {host!r}")
     async with Server(host, port, stun_port) as server:
         text = f"rendezvous {server.url}\nSTUN       {server.stun}"
         output.event("ready", text, url=server.url, stun=str(server.stun))
         await asyncio.get_running_loop().create_future()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

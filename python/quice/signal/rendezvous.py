@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -274,4 +275,10 @@ async def _addresses(url: str, port: int) -> tuple[Address, ...]:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError:
         return ()
-    return tuple(dict.fromkeys(Address(str(sockaddr[0]), port) for *_, sockaddr in found))
+    return tuple(dict.fromkeys(Address(_host(sockaddr), port) for *_, sockaddr in found))
+
+
+def _host(sockaddr: tuple[Any, ...]) -> str:
+    # For IPv6 the last part is the zone, by its number; 0 for addresses without one.
+    host, *_, zone = sockaddr
+    return f"{host}%{socket.if_indextoname(zone)}" if len(sockaddr) == 4 and zone else str(host)

@@ -30,11 +30,11 @@ class Source:
     changed_ns: int = 0
 
 
-def collect(paths: Sequence[Path], skipped: Skipped) -> list[Source]:
+def collect(paths: Sequence[Path], skipped: Skipped, stop: threading.Event | None = None) -> list[Source]:
     """Everything at and below these paths, each under its own name.
 
-    Symbolic links below a folder, sockets and devices are not sent: `skipped` is told. Raises `LocalFileError`
-    for what is not there or has a name that can't be sent.
+    Symbolic links below a folder, sockets and devices are not sent: `skipped` is told. Once `stop` is set, the rest
+    is left out. Raises `LocalFileError` for what is not there or has a name that can't be sent.
     """
     sources: list[Source] = []
     seen: set[tuple[str, ...]] = set()
@@ -50,6 +50,8 @@ def collect(paths: Sequence[Path], skipped: Skipped) -> list[Source]:
             # Until Python 3.13 a circle of links is a RuntimeError.
             raise LocalFileError(str(path), getattr(error, "strerror", None) or str(error)) from error
         for source in _walk(top, absolute.name or "root", skipped):
+            if stop is not None and stop.is_set():
+                return sources
             parts = _sendable(source)
             if parts in seen:
                 raise LocalFileError(str(source.path), "another one has the same name")
