@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
+import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.ground import LabError, available
+from lab.link import Conditions
 from lab.nat import Nat
 from lab.network import Host
 from lab.story import Command, Event, StoryError, exit_on_sigterm, two_sites
@@ -77,44 +78,81 @@ def attempt(url: str, connecting: Host, answering: Host) -> Attempt:
     return Attempt(told.get("path"), told.get("error"), status, connect_seconds, seconds)
 
 
-def _row(pair: tuple[Nat, Nat], runs: int, good: Callable[[Attempt], bool]) -> list[Attempt]:
-    """Try one pair, print its line, and return the attempts that did not go as they should."""
-    first, second = pair
-    with two_sites(first, second) as (url, one, two):
-        attempts = [attempt(url, one, two) for _ in range(runs)]
-    failed = [a for a in attempts if not good(a)]
-    counts = [f"{sum(map(check, attempts))}/{runs}" for check in (lambda a: a.direct, lambda a: a.refused)]
-    times = [1000 * (a.connect_seconds or a.seconds) for a in attempts]
-    columns = (first.value, second.value, *counts, f"{statistics.median(times):.0f}", f"{max(times):.0f}")
-    print(_LINE.format(*columns), "" if not failed else "  FAILED", sep="", flush=True)
-    return failed
+def percentile(times: Sequence[float], share: float) -> float:
+    """The smallest of these times that this share of them does not exceed."""
+    return sorted(times)[max(0, math.ceil(share * len(times)) - 1)]
 
 
-_LINE = "{:19} {:19} {:>7} {:>8} {:>7} {:>8}"
+class _Table:
+    """The connections of every pair, printed as they are made."""
+
+    def __init__(self, runs: int, conditions: Conditions) -> None:
+        self._runs = runs
+        self._conditions = conditions
+        self._failed: list[Attempt] = []
+        self._total = 0
+
+    def show(self, pairs: Sequence[tuple[Nat, Nat]], good: Callable[[Attempt], bool]) -> None:
+        for pair in pairs:
+            with two_sites(*pair, conditions=self._conditions) as (url, one, two):
+                attempts = [attempt(url, one, two) for _ in range(self._runs)]
+            failed = [a for a in attempts if not good(a)]
+            self._failed += failed
+            self._total += len(attempts)
+            counts = [f"{sum(map(check, attempts))}/{self._runs}" for check in (_is_direct, _is_refused)]
+            times = [1000 * (a.connect_seconds or a.seconds) for a in attempts]
+            columns = [f"{percentile(times, share):.0f}" for share in _SHARES]
+            names = [nat.value for nat in pair]
+            print(_LINE.format(*names, *counts, *columns), "" if not failed else "  FAILED", sep="", flush=True)
+
+    def end(self) -> int:
+        """Print what came of all of them, and return the exit status."""
+        for error in sorted({a.error["message"] for a in self._failed if a.error is not None}):
+            print(f"seen: {error}")
+        print(f"{self._total - len(self._failed)} of {self._total} connections went as they should")
+        return 1 if self._failed else 0
 
 
-def _print_table(runs: int) -> int:
-    print(_LINE.format("connecting", "connected to", "direct", "no path", "median", "max (ms)"), flush=True)
-    failed = [a for pair in DIRECT for a in _row(pair, runs, lambda a: a.direct)]
-    failed += [a for pair in IMPOSSIBLE for a in _row(pair, runs, lambda a: a.refused)]
-    for error in sorted({a.error["message"] for a in failed if a.error is not None}):
-        print(f"seen: {error}")
-    total = runs * (len(DIRECT) + len(IMPOSSIBLE))
-    print(f"{total - len(failed)} of {total} connections went as they should")
-    return 1 if failed else 0
+_SHARES = (0.5, 0.95, 0.99, 1.0)
+_HEADINGS = ("connecting", "connected to", "direct", "no path", "median", "p95", "p99", "max (ms)")
+_LINE = "{:19} {:19} {:>7} {:>8} {:>7} {:>7} {:>7} {:>8}"
+
+
+def _is_direct(one: Attempt) -> bool:
+    return one.direct
+
+
+def _is_refused(one: Attempt) -> bool:
+    return one.refused
+
+
+def _print_table(runs: int, conditions: Conditions) -> int:
+    print(_LINE.format(*_HEADINGS), flush=True)
+    table = _Table(runs, conditions)
+    table.show(DIRECT, _is_direct)
+    table.show(IMPOSSIBLE, _is_refused)
+    return table.end()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab.matrix", description=__doc__)
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="connections for each pair")
-    runs = parser.parse_args().runs
-    if runs < 1:
+    each = "at each of the two sites"
+    parser.add_argument("--delay", type=float, default=0.0, metavar="MS", help=f"milliseconds, one way, {each}")
+    parser.add_argument("--jitter", type=float, default=0.0, metavar="MS", help="up to how many milliseconds more")
+    parser.add_argument("--loss", type=float, default=0.0, metavar="PERCENT", help=f"packets lost, each way, {each}")
+    options = parser.parse_args()
+    if options.runs < 1:
         parser.error("--runs: at least 1")
+    if options.delay < 0 or options.jitter < 0:
+        parser.error("--delay, --jitter: not less than 0")
+    if not 0 <= options.loss <= 100:
+        parser.error("--loss: 0 to 100")
     if (why_not := available()) is not None:
         print(why_not, file=sys.stderr)
         return 1
     try:
-        return _print_table(runs)
+        return _print_table(options.runs, Conditions(options.delay / 1000, options.jitter / 1000, options.loss / 100))
     except (LabError, StoryError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lab.link import IDEAL, Conditions
 from lab.nat import Nat
 from lab.network import Host, Lab
 
@@ -141,11 +142,16 @@ def serving(machine: Machine, host: str) -> Iterator[str]:
 
 
 @contextmanager
-def two_sites(first: Nat, second: Nat, *, ipv6: bool = False) -> Iterator[tuple[str, Host, Host]]:
-    """A lab with a server and one host at each of two sites; yields the server's URL and the hosts."""
+def two_sites(
+    first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL
+) -> Iterator[tuple[str, Host, Host]]:
+    """A lab with a server and one host at each of two sites; yields the server's URL and the hosts.
+
+    conditions: those of each site's link to the internet; the server's is ideal.
+    """
     with Lab() as lab:
         server = lab.server()
-        one, two = lab.site(first, ipv6=ipv6).host(), lab.site(second, ipv6=ipv6).host()
+        one, two = (lab.site(nat, ipv6=ipv6, conditions=conditions).host() for nat in (first, second))
         with serving(server, server.address) as url:
             yield url, one, two
 

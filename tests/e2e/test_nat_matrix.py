@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.ground import available
+from lab.link import Conditions
 from lab.matrix import DIRECT, IMPOSSIBLE, PATIENCE, attempt
 from lab.nat import Nat
 from lab.network import Lab
@@ -55,3 +56,13 @@ def test_two_hosts_behind_one_nat_connect_inside_it() -> None:
     assert result.path is not None
     assert result.path["kind"] == "lan"
     assert result.path["remote"].startswith(f"{two.address}:")
+
+
+def test_a_delay_at_each_site_is_in_the_time_that_connecting_takes() -> None:
+    """One signalling round trip and one between the peers are the least that it can take: 4 × 25 ms each."""
+    conditions = Conditions(delay=0.025)
+    with two_sites(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED, conditions=conditions) as (url, one, two):
+        result = attempt(url, one, two)
+    print(f"connected in {1000 * result.connect_seconds:.0f} ms")
+    assert result.direct
+    assert result.connect_seconds >= 0.2
