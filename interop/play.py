@@ -72,7 +72,7 @@ def meet(one: Side, two: Side, stun: str | None, *, trickle: bool = True) -> Mee
         received = stage.until("received")
         for said, sender in zip(received, reversed(stage.actors), strict=True):
             if said.line["data"] != f"from {sender.side}":
-                raise PlayError(f"{sender.side} sent something else than {said.line['data']!r}")
+                raise PlayError(f"what arrived is not what {sender.side} sent, but {said.line['data']!r}")
         return Meeting(
             seconds=(selected[0].time - started, selected[1].time - started),
             selected=(selected[0].line, selected[1].line),
