@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 CARGO := $(shell command -v cargo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages fmt lint types layers rust bench lab fuzz clean
+.PHONY: help demo test quick packages fmt lint types layers rust bench lab interop fuzz clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,9 +65,12 @@ bench: $(INSTALLED)  ## Throughput, latency and memory beside the peers, in one 
 lab: $(INSTALLED) packages  ## Ten connections through every pair of NATs, in a table
 	$(BIN)/python -m lab.matrix --runs 10
 
+interop: $(INSTALLED) packages  ## How fast our ICE agent and others find a pair, in a table
+	$(BIN)/python -m interop
+
 fuzz: $(INSTALLED)  ## A minute of random and mutated input for everything that reads a stranger's bytes
 	$(BIN)/python -m fuzz --seconds 60
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) target bench/native/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) target bench/native/target interop/pion/bin .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +; rm -f python/quice/*.so

@@ -1,17 +1,28 @@
 #!/bin/sh
 # The Debian packages that the tests and the demo use: installed where that is possible, named where it is not.
 set -eu
-PATH="$PATH:/usr/sbin:/sbin"
+PATH="$PATH:/usr/sbin:/sbin:/usr/local/go/bin"
+export DEBIAN_FRONTEND=noninteractive
 [ "$(uname -s)" = Linux ] || { echo "LEFT OUT HERE: NATs of the kernel, which only Linux has"; exit 0; }
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+can_install() { [ "$(id -u)" = 0 ] && has apt-get && apt-get update -qq; }
+
+install() {
+    echo "installing $*"
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# Whether the package is to be had in this version or a newer one.
+offered() { dpkg --compare-versions "$(apt-cache policy "$1" | awk '/Candidate:/ { print $2 }')" ge "$2"; }
+
 missing=""
 for pair in ip:iproute2 nft:nftables sysctl:procps unshare:util-linux; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
+    has "${pair%%:*}" || missing="$missing ${pair##*:}"
 done
-[ -z "$missing" ] && exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "installing$missing"
-    export DEBIAN_FRONTEND=noninteractive
-    # shellcheck disable=SC2086
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing >/dev/null && exit 0
-fi
-echo "LEFT OUT HERE: NATs of the kernel, which need the packages$missing; install them to have both peers behind NATs"
+# shellcheck disable=SC2086
+[ -z "$missing" ] || { can_install && install $missing; } ||
+    echo "LEFT OUT HERE: NATs of the kernel, which need the packages$missing; install them to have both peers behind NATs"
+has go || { can_install && offered golang-go 2:1.24 && install golang-go; } ||
+    echo "LEFT OUT HERE: pion among the ICE agents that ours meets, which needs Go 1.24 or newer"

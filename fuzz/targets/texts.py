@@ -1,4 +1,4 @@
-"""Texts that people paste and that other machines name: tickets, peer ids, paths."""
+"""Texts that people paste and that other machines name: tickets, peer ids, paths, candidates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import PurePath
 
 from fuzz.target import parser, require
 from quice.errors import InvalidPeerIdError, TicketError, UnsafePathError
+from quice.ice import Candidate
+from quice.ice.sdp import SdpDecodeError, format_candidate, parse_candidate
 from quice.identity import PeerId
 from quice.ticket import Ticket
 from quice.transfer.paths import parts_of
@@ -29,6 +31,12 @@ _PATHS = (
     b"trailing./space /x",
     b"name:stream",
     b"con\xc2\xa0/aux\xc2\xb9",
+)
+_CANDIDATES = (
+    b"candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host",
+    b"a=candidate:2 1 UDP 1694498815 203.0.113.7 40000 typ srflx raddr 192.168.1.11 rport 5000 generation 0",
+    b"3 1 udp 2130706175 2001:db8::7 6000 typ host",
+    b"4 1 udp 16777215 fe80::1%eth0 1 typ relay raddr :: rport 9",
 )
 
 
@@ -64,6 +72,11 @@ def _check_path(parts: tuple[str, ...], data: bytes) -> None:
     require(not any(c in part for part in parts for c in "\0\n\x7f"), "control characters")
 
 
+def _check_candidate(candidate: Candidate | None, data: bytes) -> None:
+    if candidate is not None:
+        require(parse_candidate(format_candidate(candidate)) == candidate, f"{candidate} changed on its way")
+
+
 TARGETS = (
     parser("ticket", _TICKETS, lambda data: Ticket.parse(_text(data)), TicketError, _check_ticket, _any_letters),
     parser(
@@ -75,4 +88,12 @@ TARGETS = (
         _any_letters,
     ),
     parser("transfer-path", _PATHS, lambda data: parts_of(_text(data)), UnsafePathError, _check_path, _any_letters),
+    parser(
+        "candidate-line",
+        _CANDIDATES,
+        lambda data: parse_candidate(_text(data)),
+        SdpDecodeError,
+        _check_candidate,
+        _any_letters,
+    ),
 )

@@ -1,0 +1,1 @@
+"""Other ICE agents against ours: see docs/interop.md."""

@@ -1,0 +1,196 @@
+"""One meeting of two agents: start both, pass on what each tells the other, and have them speak over the pair."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from interop.lines import Line
+from interop.programs import Program
+from lab.nat import Nat
+from lab.network import Host, Lab
+from lab.story import Command, Machine
+
+PATIENCE = 20.0
+"""Seconds within which both agents select a pair, far more than any of them needs."""
+_EXIT = 5.0
+_PASSED_ON = ("credentials", "candidate", "end-of-candidates")
+
+
+class PlayError(RuntimeError):
+    """The two did not meet; the text says who failed at what."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Who takes part, where, and in which role it begins: "controlling" or "controlled"."""
+
+    program: Program
+    machine: Machine
+    role: str
+
+    def __str__(self) -> str:
+        return f"{self.program.name} ({self.role})"
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """How two agents met; one value for each side, in the order of the sides."""
+
+    seconds: tuple[float, float]
+    """From the start of gathering to the selected pair."""
+    selected: tuple[Line, Line]
+    gathered: tuple[bool, bool]
+    """Whether gathering was over by then."""
+    received: tuple[Line, Line]
+
+
+def meet(one: Side, two: Side, stun: str | None, *, trickle: bool = True) -> Meeting:
+    """Have two agents meet and exchange a datagram each. Raises `PlayError`.
+
+    stun: the address of a STUN server. trickle: whether candidates are passed on as they come, or all at once.
+    """
+    inbox: queue.SimpleQueue[_Said] = queue.SimpleQueue()
+    with _Actor(0, one, stun, inbox) as first, _Actor(1, two, stun, inbox) as second:
+        stage = _Stage((first, second), inbox, trickle)
+        stage.until("ready")
+        started = time.monotonic()
+        for actor in stage.actors:
+            actor.tell({"type": "start"})
+        selected = stage.until("selected")
+        gathered = stage.said("end-of-candidates")
+        for actor in stage.actors:
+            actor.tell({"type": "send", "data": f"from {actor.side}"})
+        received = stage.until("received")
+        for said, sender in zip(received, reversed(stage.actors), strict=True):
+            if said.line["data"] != f"from {sender.side}":
+                raise PlayError(f"what arrived is not what {sender.side} sent, but {said.line['data']!r}")
+        return Meeting(
+            seconds=(selected[0].time - started, selected[1].time - started),
+            selected=(selected[0].line, selected[1].line),
+            gathered=gathered,
+            received=(received[0].line, received[1].line),
+        )
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A line of one of the two, and when it came."""
+
+    actor: int
+    time: float
+    line: Line
+
+
+class _Actor:
+    """A running program; a context manager that ends it."""
+
+    def __init__(self, number: int, side: Side, stun: str | None, inbox: queue.SimpleQueue[_Said]) -> None:
+        self.side = side
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed on exit, as the process is
+        arguments = ("-role", side.role, *(("-stun", stun) if stun is not None else ()))
+        pipe = subprocess.PIPE
+        self._process = side.machine.popen(
+            *side.program.command, *arguments, stdin=pipe, stdout=pipe, stderr=self._stderr
+        )
+        self._reader = threading.Thread(target=self._read, args=(number, inbox), daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> _Actor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_EXIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
+        self._stderr.close()
+
+    def tell(self, line: Line) -> None:
+        """Give the program a line. Raises `PlayError` when it has ended."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(line) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise PlayError(f"{self.side} ended{self.last_words()}") from None
+
+    def last_words(self) -> str:
+        """What it said last on standard error."""
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+    def _read(self, number: int, inbox: queue.SimpleQueue[_Said]) -> None:
+        assert self._process.stdout is not None
+        for text in self._process.stdout:
+            inbox.put(_Said(number, time.monotonic(), json.loads(text)))
+        inbox.put(_Said(number, time.monotonic(), {"type": "end"}))
+
+
+class _Stage:
+    """The two and what they have said."""
+
+    def __init__(self, actors: tuple[_Actor, _Actor], inbox: queue.SimpleQueue[_Said], trickle: bool) -> None:
+        self.actors = actors
+        self._inbox = inbox
+        self._trickle = trickle
+        self._heard: tuple[dict[str, _Said], dict[str, _Said]] = ({}, {})
+        self._held: tuple[list[Line], list[Line]] = ([], [])
+
+    def until(self, kind: str) -> tuple[_Said, _Said]:
+        """Pass on candidates until both have said a line of this kind, and return these. Raises `PlayError`."""
+        deadline = time.monotonic() + PATIENCE
+        while not all(self.said(kind)):
+            try:
+                line = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                silent = [str(actor.side) for actor, said in zip(self.actors, self.said(kind), strict=True) if not said]
+                raise PlayError(f"no {kind!r} from {' and '.join(silent)} within {PATIENCE:g} s") from None
+            self._hear(line)
+        return self._heard[0][kind], self._heard[1][kind]
+
+    def said(self, kind: str) -> tuple[bool, bool]:
+        """Who of the two has said a line of this kind so far."""
+        return kind in self._heard[0], kind in self._heard[1]
+
+    def _hear(self, said: _Said) -> None:
+        actor, line = self.actors[said.actor], said.line
+        match line["type"]:
+            case "end":
+                raise PlayError(f"{actor.side} ended{actor.last_words()}")
+            case "failed":
+                raise PlayError(f"{actor.side} failed: {line['reason']}")
+        self._heard[said.actor].setdefault(line["type"], said)
+        if line["type"] in _PASSED_ON:
+            held = self._held[said.actor]
+            held.append(line)
+            if self._trickle or line["type"] == "end-of-candidates":
+                for each in held:
+                    self.actors[1 - said.actor].tell(each)
+                held.clear()
+
+
+@contextmanager
+def ground(first: Nat, second: Nat, *, ipv6: bool = False) -> Iterator[tuple[str, Host, Host]]:
+    """A lab with our STUN server and a host at each of two sites; yields the server's address and the hosts."""
+    with Lab() as lab:
+        server = lab.server()
+        one, two = lab.site(first, ipv6=ipv6).host(), lab.site(second, ipv6=ipv6).host()
+        with Command(server, "serve", "--host", server.address, "--port", "0") as serve:
+            yield serve.wait_for("ready")["stun"], one, two
