@@ -9,14 +9,17 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-from scenarios.random_session import draw, run
+from scenarios.matrix import Row, picture, plans, table
+from scenarios.random_session import Plan, draw, run
 
 _CHUNK = 50
 _SHOWN = 5
+_UNREACHED = "can reach each other"
 
 
 @dataclass(frozen=True)
@@ -29,24 +32,23 @@ class Result:
     reason: str = ""
 
 
-def attempt(seed: int) -> Result:
+def attempt(plan: Plan) -> Result:
     """Run one session to its end, whatever happens in it."""
     try:
-        outcome = run(draw(seed))
+        outcome = run(plan)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        return Result(seed, f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})")
-    return Result(seed, connect_seconds=outcome.connect_seconds, reason=outcome.reason)
+        return Result(plan.seed, f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})")
+    return Result(plan.seed, connect_seconds=outcome.connect_seconds, reason=outcome.reason)
 
 
-def attempts(first: int, count: int, workers: int) -> Iterator[Result]:
-    """Run so many sessions, by their seeds."""
-    seeds = range(first, first + count)
+def attempts(plans: Iterable[Plan], workers: int) -> Iterator[Result]:
+    """Run these sessions."""
     if workers == 1:
-        yield from map(attempt, seeds)
+        yield from map(attempt, plans)
         return
     with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(attempt, seeds, chunksize=_CHUNK)
+        yield from pool.map(attempt, plans, chunksize=_CHUNK)
 
 
 def run_random(first: int, count: int, workers: int) -> int:
@@ -55,7 +57,7 @@ def run_random(first: int, count: int, workers: int) -> int:
     times: list[float] = []
     reasons: Counter[str] = Counter()
     broken: list[Result] = []
-    for number, result in enumerate(attempts(first, count, workers), 1):
+    for number, result in enumerate(attempts(map(draw, range(first, first + count)), workers), 1):
         if result.broken:
             broken.append(result)
             print(f"\nseed {result.seed}: {result.broken}\n  again: python -m scenarios random --seed {result.seed}")
@@ -82,6 +84,29 @@ def run_random(first: int, count: int, workers: int) -> int:
     return 1 if broken else 0
 
 
+def run_report(runs: int, loss: float, workers: int, svg: Path | None) -> int:
+    """Run every pair of NATs, print the table and draw the picture; returns the exit status."""
+    wanted = plans(runs, loss)
+    results = iter(attempts((plan for each in wanted.values() for plan in each), workers))
+    rows: list[Row] = []
+    broken: list[Result] = []
+    for pair, each in wanted.items():
+        ours = [next(results) for _ in each]
+        # That one of a pair which could work does not is for the table to show.
+        broken += [result for result in ours if result.broken and not (loss and _UNREACHED in result.broken)]
+        times = tuple(result.connect_seconds for result in ours if result.connect_seconds is not None)
+        rows.append(Row(pair, each[0].must_work, runs, times))
+    print(table(rows))
+    could = [row for row in rows if row.must_work]
+    connected = sum(len(row.times) for row in could)
+    print(f"\n{100 * connected / (runs * len(could)):.2f} % of {runs * len(could)} that hole punching can serve")
+    for result in broken[:_SHOWN]:
+        print(f"seed {result.seed}: {result.broken}")
+    if svg is not None:
+        svg.write_text(picture(rows))
+    return 1 if broken else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scenarios", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -90,7 +115,14 @@ def main() -> int:
     randomly.add_argument("--first", type=int, default=1, metavar="SEED")
     randomly.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     randomly.add_argument("--seed", type=int, help="this one alone, and what it is")
+    report = commands.add_parser("report", help="every pair of NATs")
+    report.add_argument("--runs", type=int, default=100, metavar="N", help="sessions of each pair")
+    report.add_argument("--loss", type=float, default=0.0, metavar="PERCENT", help="at each site, each way")
+    report.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    report.add_argument("--svg", type=Path, metavar="FILE", help="draw it too")
     options = parser.parse_args()
+    if options.command == "report":
+        return run_report(options.runs, options.loss / 100, options.workers, options.svg)
     if options.seed is not None:
         plan = draw(options.seed)
         print(plan, f"must work: {plan.must_work}", sep="\n")

@@ -91,7 +91,11 @@ class Session:
 
     def receive(self, data: bytes, source: Address, destination: Address) -> bool:
         """Take in a STUN datagram; returns whether it was for this session."""
-        return self._driver.receive(data, source, destination)
+        taken = self._driver.receive(data, source, destination)
+        if taken:
+            # A check may have revealed an address of the peer's that nobody has named.
+            self._observer.on_pairs(self._agent.pairs)
+        return taken
 
     def use(self, pair: CandidatePair) -> None:
         """QUIC is established on this pair: nominate it."""
