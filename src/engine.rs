@@ -25,6 +25,9 @@ const RETRY_FROM: usize = 256;
 const TURN: usize = 32;
 /// Datagrams kept for Python that are not QUIC; more than that is a flood, and dropped.
 const STUN_QUEUE: usize = 1024;
+/// A client that closes amid the handshake says so in up to three packets (RFC 9000 §10.2.3). noq asks to send the
+/// first again until it was given room for all at once.
+const CLOSING_SEGMENTS: NonZeroUsize = NonZeroUsize::new(3).expect("not zero");
 
 /// A datagram that is not QUIC, for the layer above.
 pub struct Packet {
@@ -262,7 +265,7 @@ impl Engine {
     }
 
     /// The next datagrams to send, written to `buffer` from its start: as many as `segments` of equal size in
-    /// one transmit. `None` once every connection is settled.
+    /// one transmit, or `CLOSING_SEGMENTS` at the end of a connection. `None` once every connection is settled.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -283,6 +286,11 @@ impl Engine {
                 connection.collect();
             }
             let first_local = connection.first_local;
+            let segments = if connection.quic.is_closed() {
+                segments.max(CLOSING_SEGMENTS)
+            } else {
+                segments
+            };
             if let Some(mut transmit) = connection.quic.poll_transmit(now, segments, buffer) {
                 transmit.src_ip = transmit.src_ip.or(first_local);
                 self.turn += 1;
