@@ -28,6 +28,8 @@ pub enum Event {
     Connected,
     /// The connection is over, and not by a call of `close`.
     Lost(ConnectionError),
+    /// Another attempt of the same race was faster.
+    Outraced,
     Opened(StreamId),
     /// A stream on which a read found nothing has something now: bytes, the end, or a reset.
     Readable(StreamId),
@@ -81,6 +83,8 @@ pub struct Connection {
     /// In the engine's queue of connections to settle.
     pub queued: bool,
     pub was_connected: bool,
+    /// The race that it is an attempt of.
+    pub race: Option<u64>,
     /// Where to send from until noq has learnt it from the peer's answers.
     pub first_local: Option<IpAddr>,
     /// No longer counted among the handshakes under way.
@@ -108,6 +112,7 @@ impl Connection {
             deadline: None,
             queued: false,
             was_connected: false,
+            race: None,
             first_local: None,
             handshake_over: false,
             drained: false,
@@ -356,6 +361,14 @@ impl Connection {
 
     pub fn close(&mut self, now: Instant, code: VarInt, reason: Bytes) {
         self.quic.close(now, code, reason);
+    }
+
+    /// Give up: another attempt of the same race has won.
+    pub fn give_way(&mut self, now: Instant) {
+        if !self.quic.is_closed() {
+            self.quic.close(now, VarInt::from_u32(0), Bytes::new());
+            self.events.push(Event::Outraced);
+        }
     }
 
     /// When noq wants to be called next; a time gone by counts as now.

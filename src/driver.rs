@@ -322,8 +322,10 @@ impl State {
                     self.engine
                         .poll_transmit(now, NonZeroUsize::MIN, &mut self.outgoing)
                 {
-                    let data = self.outgoing[..transmit.size].to_vec();
-                    outgoing.push((data, transmit.src_ip, transmit.destination));
+                    let step = transmit.segment_size.unwrap_or(transmit.size);
+                    for datagram in self.outgoing[..transmit.size].chunks(step) {
+                        outgoing.push((datagram.to_vec(), transmit.src_ip, transmit.destination));
+                    }
                 }
                 false
             }

@@ -8,14 +8,15 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
-    EndpointConfig, FourTuple, Incoming, ServerConfig, Transmit, TransportConfig, VarInt,
+    ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig,
+    FourTuple, Incoming, ServerConfig, Transmit, TransportConfig, VarInt,
 };
 use std::net::{IpAddr, SocketAddr};
 
 use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
+use crate::race::Races;
 use crate::seeded::Seeded;
 use crate::tls::{Credentials, PeerKey, server_name};
 
@@ -25,6 +26,9 @@ const RETRY_FROM: usize = 256;
 const TURN: usize = 32;
 /// Datagrams kept for Python that are not QUIC; more than that is a flood, and dropped.
 const STUN_QUEUE: usize = 1024;
+/// A client that closes amid the handshake says so in up to three packets (RFC 9000 §10.2.3). noq asks to send the
+/// first again until it was given room for all at once.
+const CLOSING_SEGMENTS: NonZeroUsize = NonZeroUsize::new(3).expect("not zero");
 
 /// A datagram that is not QUIC, for the layer above.
 pub struct Packet {
@@ -41,6 +45,28 @@ pub struct Drops {
     pub overflow: u64,
 }
 
+/// What a connection is to be made to, and how.
+pub struct Attempt<'a> {
+    pub remote: SocketAddr,
+    /// The address to send from, for the system to choose if `None`.
+    pub local: Option<IpAddr>,
+    /// The key to be proven.
+    pub peer: Option<&'a PeerKey>,
+    /// With X.509 instead of a key: the name on the certificate.
+    pub name: &'a str,
+    pub alpn: Vec<u8>,
+    /// The race that it is an attempt of.
+    pub race: Option<u64>,
+}
+
+/// Why there is no connection to begin with.
+pub enum ConnectError {
+    /// Another attempt of the race is a connection already.
+    RaceWon,
+    Tls(rustls::Error),
+    Quic(noq_proto::ConnectError),
+}
+
 pub struct Engine {
     endpoint: Endpoint,
     transport: Arc<TransportConfig>,
@@ -50,6 +76,7 @@ pub struct Engine {
     connections: Vec<Option<Box<Connection>>>,
     made: u64,
     handshaking: usize,
+    races: Races,
     unsettled: VecDeque<ConnectionHandle>,
     /// How often the first of `unsettled` has transmitted in its turn.
     turn: usize,
@@ -100,6 +127,7 @@ impl Engine {
             connections: Vec::new(),
             made: 0,
             handshaking: 0,
+            races: Races::default(),
             unsettled: VecDeque::new(),
             turn: 0,
             deadlines: BTreeSet::new(),
@@ -111,31 +139,33 @@ impl Engine {
         })
     }
 
-    /// Start a handshake. `local`: the address to send from, for the system to choose if `None`; `peer`: the
-    /// key to be proven, or `name`: the name on the certificate with X.509.
-    pub fn connect(
-        &mut self,
-        now: Instant,
-        remote: SocketAddr,
-        local: Option<IpAddr>,
-        peer: Option<&PeerKey>,
-        name: &str,
-        alpn: Vec<u8>,
-    ) -> Result<u64, ConnectError> {
-        let name = peer.map_or_else(|| name.to_owned(), server_name);
+    /// Start a handshake.
+    pub fn connect(&mut self, now: Instant, attempt: Attempt<'_>) -> Result<u64, ConnectError> {
+        if attempt.race.is_some_and(|race| self.races.is_won(race)) {
+            return Err(ConnectError::RaceWon);
+        }
+        let Attempt { remote, peer, .. } = attempt;
+        let name = peer.map_or_else(|| attempt.name.to_owned(), server_name);
         let crypto = self
             .credentials
-            .client_config(vec![alpn], self.seeded.as_ref())
-            .map_err(|error| ConnectError::InvalidServerName(error.to_string()))?;
+            .client_config(vec![attempt.alpn], self.seeded.as_ref())
+            .map_err(ConnectError::Tls)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         if let Some(seeded) = &self.seeded {
             config.initial_dst_cid_provider(seeded.initial_dst_cids());
         }
-        let (handle, quic) = self.endpoint.connect(now, config, remote, &name)?;
+        let (handle, quic) = self
+            .endpoint
+            .connect(now, config, remote, &name)
+            .map_err(ConnectError::Quic)?;
         let id = self.adopt(handle, quic);
         if let Some(connection) = self.connection(id) {
-            connection.first_local = local;
+            connection.first_local = attempt.local;
+            connection.race = attempt.race;
+        }
+        if let Some(race) = attempt.race {
+            self.races.join(race, id);
         }
         Ok(id)
     }
@@ -207,6 +237,7 @@ impl Engine {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
                     connection.quic.handle_event(event);
+                    self.decide_race(now, handle);
                     self.unsettle(handle);
                 }
             }
@@ -215,6 +246,27 @@ impl Engine {
                 self.responses.push_back((transmit, response));
             }
             None => {}
+        }
+    }
+
+    /// Close the other attempts of a race when this one has just been established. Nothing has been transmitted
+    /// since, so neither its Finished nor another's has left.
+    fn decide_race(&mut self, now: Instant, handle: ConnectionHandle) {
+        let Some(connection) = self.connections[handle.0].as_deref_mut() else {
+            return;
+        };
+        let Some(race) = connection.race.filter(|_| !connection.was_connected) else {
+            return;
+        };
+        connection.collect();
+        if !connection.was_connected {
+            return;
+        }
+        let winner = connection.id;
+        for id in self.races.won(race, winner) {
+            if let Some(loser) = self.connection(id) {
+                loser.give_way(now);
+            }
         }
     }
 
@@ -262,7 +314,7 @@ impl Engine {
     }
 
     /// The next datagrams to send, written to `buffer` from its start: as many as `segments` of equal size in
-    /// one transmit. `None` once every connection is settled.
+    /// one transmit, or `CLOSING_SEGMENTS` at the end of a connection. `None` once every connection is settled.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -283,6 +335,11 @@ impl Engine {
                 connection.collect();
             }
             let first_local = connection.first_local;
+            let segments = if connection.quic.is_closed() {
+                segments.max(CLOSING_SEGMENTS)
+            } else {
+                segments
+            };
             if let Some(mut transmit) = connection.quic.poll_transmit(now, segments, buffer) {
                 transmit.src_ip = transmit.src_ip.or(first_local);
                 self.turn += 1;
@@ -353,6 +410,9 @@ impl Engine {
             connection.deadline = deadline;
         }
         if drained {
+            if let Some(race) = connection.race {
+                self.races.leave(race, id);
+            }
             self.connections[handle.0] = None;
             self.events.push((id, Event::Drained));
         }

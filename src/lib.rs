@@ -14,6 +14,7 @@ mod engine;
 mod guardian;
 #[cfg(feature = "python")]
 mod python;
+mod race;
 mod reassembly;
 mod seeded;
 mod tls;

@@ -85,15 +85,21 @@ impl Socket {
     /// Send what `poll_transmit` gave. Only `WouldBlock` comes back as an error: anything else is the loss of
     /// a datagram, with which QUIC and STUN deal themselves.
     pub fn send(&self, transmit: &noq_proto::Transmit, contents: &[u8]) -> io::Result<()> {
-        self.try_send(&noq_udp::Transmit {
-            destination: transmit.destination,
-            ecn: transmit
-                .ecn
-                .and_then(|ecn| noq_udp::EcnCodepoint::from_bits(ecn as u8)),
-            contents: &contents[..transmit.size],
-            segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
-        })
+        // Without GSO, what comes as several datagrams all the same goes out one by one.
+        let apart = self.state.max_gso_segments() == NonZeroUsize::MIN;
+        let step = transmit.segment_size.filter(|_| apart);
+        for contents in contents[..transmit.size].chunks(step.unwrap_or(transmit.size)) {
+            self.try_send(&noq_udp::Transmit {
+                destination: transmit.destination,
+                ecn: transmit
+                    .ecn
+                    .and_then(|ecn| noq_udp::EcnCodepoint::from_bits(ecn as u8)),
+                contents,
+                segment_size: transmit.segment_size.filter(|_| !apart),
+                src_ip: transmit.src_ip,
+            })?;
+        }
+        Ok(())
     }
 
     fn try_send(&self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {

@@ -43,6 +43,9 @@ class StreamClosed(Exception):  # noqa: N818
 class ConnectionGone(Exception):  # noqa: N818
     """The connection is drained, and its handle means nothing any more."""
 
+class RaceWon(Exception):  # noqa: N818
+    """Another attempt of the race is a connection already."""
+
 class DatagramRefused(Exception):  # noqa: N818
     """The datagram is too large now, or the peer takes none."""
 
@@ -100,10 +103,18 @@ class Engine:
         peer: bytes | None = None,
         name: str = "",
         local: str | None = None,
+        race: int | None = None,
     ) -> Connection:
         """Start a handshake with the holder of the key `peer` or, with X.509, of a certificate for `name`,
         sending from the address `local` until an answer shows another.
-        Raises `OSError` when it can't begin, `ValueError` for a host that is no IP address."""
+
+        Connections with one number as their `race` are attempts at the same thing on different addresses. The first
+        to be established wins: the others get `Event.Lost` with `Loss.Outraced` at once, before any of them lets
+        its server finish the handshake, and `Event.Drained` when they are gone; their servers are told. Attempts
+        may join until then. The number is free for another race when all its connections are drained.
+
+        Raises `OSError` when it can't begin, `RaceWon` when it is too late to join the race, `ValueError` for a
+        host that is no IP address."""
 
     def connection(self, id: int) -> Connection:
         """A handle for the connection that an event names."""
@@ -178,6 +189,7 @@ class Loss:
     TimedOut: ClassVar[Loss]
     Reset: ClassVar[Loss]
     NoCommonVersion: ClassVar[Loss]
+    Outraced: ClassVar[Loss]
 
 class Event:
     """What happened. Each is an instance of one of the classes inside this one."""

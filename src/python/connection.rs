@@ -46,6 +46,13 @@ create_exception!(
     "Too large, or not supported."
 );
 
+create_exception!(
+    quice._native,
+    RaceWon,
+    PyException,
+    "Another attempt of the race is a connection already."
+);
+
 #[pyclass(frozen, name = "Connection", module = "quice._native")]
 pub struct PyConnection {
     driver: Arc<Driver>,

@@ -11,11 +11,11 @@ use pyo3::types::PyBytes;
 use super::address::{HostPort, host_ip, parse, text};
 use super::buffer::Buffer;
 use super::config::{PyCredentials, Settings};
-use super::connection::PyConnection;
+use super::connection::{PyConnection, RaceWon};
 use super::event::Event;
 use crate::clock::Clock;
 use crate::driver::Driver;
-use crate::engine::Engine;
+use crate::engine::{Attempt, ConnectError, Engine};
 use crate::guardian;
 use crate::seeded::Seeded;
 use crate::tls::Credentials;
@@ -115,7 +115,7 @@ impl PyEngine {
     }
 
     /// Start a connection; the handshake goes out with the next pump.
-    #[pyo3(signature = (remote, alpn, *, peer=None, name="", local=None))]
+    #[pyo3(signature = (remote, alpn, *, peer=None, name="", local=None, race=None))]
     fn connect(
         &self,
         remote: HostPort,
@@ -123,15 +123,26 @@ impl PyEngine {
         peer: Option<[u8; 32]>,
         name: &str,
         local: Option<&str>,
+        race: Option<u64>,
     ) -> PyResult<PyConnection> {
-        let remote = parse(&remote)?;
-        let local = local.map(host_ip).transpose()?;
+        let attempt = Attempt {
+            remote: parse(&remote)?,
+            local: local.map(host_ip).transpose()?,
+            peer: peer.as_ref(),
+            name,
+            alpn,
+            race,
+        };
         let mut state = self.driver.lock();
         let now = state.now();
         let id = state
             .engine
-            .connect(now, remote, local, peer.as_ref(), name, alpn)
-            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+            .connect(now, attempt)
+            .map_err(|error| match error {
+                ConnectError::RaceWon => RaceWon::new_err("another attempt has won this race"),
+                ConnectError::Tls(error) => PyOSError::new_err(error.to_string()),
+                ConnectError::Quic(error) => PyOSError::new_err(error.to_string()),
+            })?;
         drop(state);
         Ok(PyConnection::new(self.driver.clone(), id))
     }

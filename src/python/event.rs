@@ -23,6 +23,8 @@ pub enum Loss {
     Reset,
     /// The peer has no QUIC version of ours.
     NoCommonVersion,
+    /// Another attempt of the same race was faster.
+    Outraced,
 }
 
 #[pyclass(frozen, module = "quice._native")]
@@ -98,6 +100,12 @@ impl Event {
                 }
             }
             E::Lost(error) => lost(id, error),
+            E::Outraced => Self::Lost {
+                connection: id,
+                loss: Loss::Outraced,
+                code: 0,
+                reason: String::new(),
+            },
             E::Opened(stream) => Self::Opened {
                 connection: id,
                 stream: stream.into(),

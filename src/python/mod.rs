@@ -15,7 +15,8 @@ pub mod _native {
     use super::config::PyCredentials;
     #[pymodule_export]
     use super::connection::{
-        ConnectionGone, DatagramRefused, PyConnection, StreamClosed, StreamReset, StreamStopped,
+        ConnectionGone, DatagramRefused, PyConnection, RaceWon, StreamClosed, StreamReset,
+        StreamStopped,
     };
     #[pymodule_export]
     use super::engine::PyEngine;
