@@ -314,6 +314,8 @@ def _loss_error(event: Event.Lost) -> ConnectionClosedError:
             return IdleTimeoutError()
         case Loss.Reset:
             return PeerRestartedError()
+        case Loss.Outraced:
+            return LocallyClosedError()
         case Loss.NoCommonVersion:
             return ProtocolError("the peer has no QUIC version of ours")
         case _:

@@ -375,7 +375,7 @@ class Endpoint:
         self, peer: PeerId, alpn: str, address: Address, local: str | None = None, race: int | None = None
     ) -> Connection:
         try:
-            native = self._pump.engine.connect(address, alpn.encode(), peer=peer.key, local=local)
+            native = self._pump.engine.connect(address, alpn.encode(), peer=peer.key, local=local, race=race)
         except OSError as error:
             raise HandshakeError(str(error)) from error
         connection = self._connections[native.id] = Connection(native, self._pump)

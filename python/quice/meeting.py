@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from quice import _native
 from quice.connection import Connection
-from quice.errors import ConnectTimeoutError
+from quice.errors import ConnectTimeoutError, HandshakeError
 from quice.ice import CandidateKind, CandidatePair, PairState
 
 _EARLY = 4
@@ -94,7 +95,11 @@ class Race:
     def _begin(self, pair: CandidatePair) -> None:
         if self.winner.done() or len(self._attempts) >= _ATTEMPTS:
             return
-        connection = self._attempt(pair)
+        try:
+            connection = self._attempt(pair)
+        except (_native.RaceWon, HandshakeError):
+            # Too late, or an address that nothing can be sent to.
+            return
         self._attempts.append((connection, pair))
         connection._established.add_done_callback(lambda established: self._on_end(connection, pair, established))
 
