@@ -67,7 +67,7 @@ class Session:
 
     def end_of_candidates(self) -> None:
         """The peer has no more of them."""
-        self._agent.end_of_remote_candidates()
+        self._agent.end_of_remote_candidates(self._loop.time())
 
     def receive(self, data: bytes, source: Address, base: Address) -> None:
         """Take in a datagram: a check, a server's answer, or the peer's own."""
@@ -118,7 +118,7 @@ class Session:
                     self._agent.add_local_candidate(candidate, now)
                     say("candidate", candidate=format_candidate(candidate))
                 case GatheringComplete():
-                    self._agent.end_of_local_candidates()
+                    self._agent.end_of_local_candidates(now)
                     say("end-of-candidates")
         for outcome in self._agent.events():
             match outcome:

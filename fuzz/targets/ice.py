@@ -11,7 +11,7 @@ from fuzz.mutation import mutate
 from fuzz.target import Target, require
 from fuzz.targets.stun import BODIES, any_attribute, complete
 from quice.ice import Agent, Base, Candidate, CandidateKind, Gathered, Gatherer, GatheringComplete, Role, Selected
-from quice.ice.agent import MAX_REMOTE_CANDIDATES
+from quice.ice.generation import MAX_REMOTE_CANDIDATES
 from quice.stun import responses
 from quice.stun.attributes import (
     Attribute,
@@ -179,7 +179,7 @@ def _credentials(session: _Session) -> None:
 
 
 def _ends(session: _Session) -> None:
-    session.rng.choice((session.agent.end_of_local_candidates, session.agent.end_of_remote_candidates))()
+    session.rng.choice((session.agent.end_of_local_candidates, session.agent.end_of_remote_candidates))(session.now)
 
 
 def _time_passes(session: _Session) -> None:

@@ -68,24 +68,45 @@ class Session:
         self._failed = False
 
     @property
+    def _ufrag(self) -> str:
+        return self._agent.credentials.ufrag
+
+    @property
     def report(self) -> Report:
         """What is known so far."""
         return self._agent.report
 
     async def initiate(self, alpn: str) -> None:
         """Offer, and begin to exchange and to check. Raises `SignallingError`."""
-        credentials = self._agent.credentials
         candidates = self._take_candidates()
-        offer = Offer(version=VERSION, ufrag=credentials.ufrag, pwd=credentials.pwd, alpn=alpn, candidates=candidates)
+        agent, pwd = self._agent, self._agent.credentials.pwd
+        offer = Offer(
+            version=VERSION,
+            ufrag=self._ufrag,
+            pwd=pwd,
+            alpn=alpn,
+            candidates=candidates,
+            lite=agent.lite,
+            pacing=round(agent.proposed_ta * 1000),
+            renomination=True,
+        )
         await self._signalling.send(offer)
         self._start_exchange()
 
     async def respond(self, offer: Offer) -> None:
         """Answer an offer, and begin to exchange and to check. Raises `SignallingError`."""
-        credentials = self._agent.credentials
         candidates = self._take_candidates()
+        agent, pwd = self._agent, self._agent.credentials.pwd
+        answer = Answer(
+            ufrag=self._ufrag,
+            pwd=pwd,
+            candidates=candidates,
+            lite=agent.lite,
+            pacing=round(agent.proposed_ta * 1000),
+            renomination=True,
+        )
         # The answer first: the peer's checks and handshake wait for it.
-        await self._signalling.send(Answer(ufrag=credentials.ufrag, pwd=credentials.pwd, candidates=candidates))
+        await self._signalling.send(answer)
         self._take_credentials(offer)
         self._start_exchange()
 
@@ -132,11 +153,11 @@ class Session:
 
     def _on_candidate(self, candidate: Candidate | None) -> None:
         if candidate is None:
-            self._agent.end_of_local_candidates()
-            self._outbox.put_nowait(EndOfCandidates())
+            self._agent.end_of_local_candidates(self._loop.time())
+            self._outbox.put_nowait(EndOfCandidates(ufrag=self._ufrag))
             return
         self._agent.add_local_candidate(candidate, self._loop.time())
-        self._outbox.put_nowait(CandidateFound(candidate=public(candidate)))
+        self._outbox.put_nowait(CandidateFound(candidate=public(candidate), ufrag=self._ufrag))
         self._step()
 
     def _start_exchange(self) -> None:
@@ -162,10 +183,10 @@ class Session:
                 case Answer() if self._initiates:
                     self._take_credentials(message)
                 case CandidateFound():
-                    self._agent.add_remote_candidate(message.candidate, self._loop.time())
+                    self._agent.add_remote_candidate(message.candidate, self._loop.time(), message.ufrag)
                     self._step()
                 case EndOfCandidates():
-                    self._agent.end_of_remote_candidates()
+                    self._agent.end_of_remote_candidates(self._loop.time(), message.ufrag)
                 case Refuse():
                     raise RefusedError(message.reason.value, message.text)
                 case Bye() | Offer() | Answer():
@@ -175,7 +196,14 @@ class Session:
         now = self._loop.time()
         for candidate in message.candidates:
             self._agent.add_remote_candidate(candidate, now)
-        self._agent.set_remote_credentials(message.ufrag, message.pwd, now)
+        self._agent.set_remote_credentials(
+            message.ufrag,
+            message.pwd,
+            now,
+            lite=message.lite,
+            ta=message.pacing / 1000,
+            renomination=message.renomination,
+        )
         self._step()
 
     def _step(self) -> None:

@@ -16,10 +16,11 @@ import itertools
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from quice.ice import Agent, Candidate, CandidateKind, CandidatePair, Role
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, foundation, priority
+from quice.ice.checklist import CheckListState
 from quice.ice.events import Event
 from quice.stun.attributes import UseCandidate
 from quice.stun.message import Kind, Message
@@ -162,9 +163,11 @@ Weather = Callable[[Packet], Iterable[float]]
 class Network:
     """Hosts on one internet; a packet takes `latency` seconds from any to any."""
 
-    def __init__(self, latency: float = 0.05, seed: int = 1) -> None:
+    def __init__(self, latency: float = 0.05, seed: int = 1, *, renomination: bool = False) -> None:
+        """renomination: whether the agents agree on it, which is what standard ICE has not."""
         self.now = 0.0
         self.latency = latency
+        self.renomination = renomination
         self.weather: Weather = lambda packet: (0.0,)
         self.hosts: list[Host] = []
         self.packets: list[tuple[float, Packet]] = []
@@ -173,7 +176,7 @@ class Network:
         self._flying: list[tuple[float, int, Packet]] = []
         self._order = itertools.count()
 
-    def host(self, role: Role, ip: str | tuple[str, ...], nat: Nat | None = None, **options: float) -> Host:
+    def host(self, role: Role, ip: str | tuple[str, ...], nat: Nat | None = None, **options: Any) -> Host:
         """An agent on a new host, with its host candidates and, behind a NAT, the server-reflexive ones."""
         ips = (ip,) if isinstance(ip, str) else ip
         addresses = tuple(Address(each, PORT) for each in ips)
@@ -187,7 +190,7 @@ class Network:
                 host.candidates.append(reflexive_candidate(mapped, address, preference))
         for candidate in host.candidates:
             agent.add_local_candidate(candidate, self.now)
-        agent.end_of_local_candidates()
+        agent.end_of_local_candidates(self.now)
         self.hosts.append(host)
         return host
 
@@ -195,10 +198,21 @@ class Network:
         """Signalling: `listener` learns the candidates and the password of `speaker`."""
         for candidate in speaker.candidates:
             listener.agent.add_remote_candidate(candidate, self.now)
-        listener.agent.end_of_remote_candidates()
-        ufrag, pwd = speaker.agent.credentials.ufrag, speaker.agent.credentials.pwd
-        listener.agent.set_remote_credentials(ufrag, pwd, self.now)
+        self.tell_credentials(listener, speaker)
+        listener.agent.end_of_remote_candidates(self.now)
         self._collect(listener)
+
+    def tell_credentials(self, listener: Host, speaker: Host) -> None:
+        """Signalling: `listener` learns what `speaker` says of itself, but for its candidates."""
+        agent = speaker.agent
+        listener.agent.set_remote_credentials(
+            agent.credentials.ufrag,
+            agent.credentials.pwd,
+            self.now,
+            lite=agent.lite,
+            ta=agent.proposed_ta,
+            renomination=self.renomination,
+        )
 
     def introduce(self, one: Host, two: Host) -> None:
         """Signalling both ways, at once."""
@@ -221,12 +235,16 @@ class Network:
         self.now = end
 
     def drive(self, limit: float = 60.0) -> None:
-        """Let time pass until nothing flies and no agent wants to be woken. `limit`: seconds."""
+        """Let time pass until nothing flies and every agent has come to an end. `limit`: seconds."""
         end = self.now + limit
-        while (due := self._next()) is not None:
+        while (due := self._next()) is not None and (self._flying or self._is_running):
             assert due <= end, f"still busy after {limit} s"
             self.now = max(self.now, due)
             self._step()
+
+    @property
+    def _is_running(self) -> bool:
+        return any(host.agent.report.state is CheckListState.RUNNING for host in self.hosts)
 
     def _next(self) -> float | None:
         times = [time for host in self.hosts if (time := host.agent.timeout()) is not None]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from quice.ice import Agent, Candidate, CandidateKind, PairReport, PairState, Role
 from quice.ice.events import Event
+from quice.ice.pacing import DEFAULT_TA
 from quice.stun.attributes import (
     ErrorCode,
     IceControlled,
@@ -71,9 +73,19 @@ def remote(number: int) -> Candidate:
 class Scripted:
     """An agent with one base, and `remotes` candidates of a peer that knows how to authenticate."""
 
-    def __init__(self, role: Role = Role.CONTROLLING, *, remotes: int = 1, credentials: bool = True) -> None:
+    def __init__(
+        self,
+        role: Role = Role.CONTROLLING,
+        *,
+        remotes: int = 1,
+        credentials: bool = True,
+        renomination: bool = False,
+        **options: Any,
+    ) -> None:
         self.now = 0.0
-        self.agent = Agent(role, FixedTieBreaker(1), self.now)
+        self.renomination = renomination
+        self._kept: list[Sent] = []
+        self.agent = Agent(role, FixedTieBreaker(1), self.now, **options)
         self.local = host_candidate(BASE)
         self.agent.add_local_candidate(self.local, self.now)
         for number in range(1, remotes + 1):
@@ -83,11 +95,12 @@ class Scripted:
 
     def learn_credentials(self) -> None:
         """Signalling brings the peer's ufrag and pwd."""
-        self.agent.set_remote_credentials(UFRAG, PWD, self.now)
+        self.agent.set_remote_credentials(UFRAG, PWD, self.now, ta=DEFAULT_TA, renomination=self.renomination)
 
     def sent(self) -> list[Sent]:
         """What the agent has sent since the last look."""
-        return [Sent(self.now, Message.decode(each.data), each) for each in self.agent.transmits()]
+        kept, self._kept = self._kept, []
+        return kept + [Sent(self.now, Message.decode(each.data), each) for each in self.agent.transmits()]
 
     def events(self) -> list[Event]:
         """What the agent has said since the last look."""
@@ -106,13 +119,13 @@ class Scripted:
     def first_check(self) -> Sent:
         """Go to the next check that the agent sends."""
         while True:
+            for sent in self.sent():
+                if sent.message.kind is Kind.REQUEST:
+                    return sent
             due = self.agent.timeout()
             assert due is not None, "no check is to come"
             self.now = max(self.now, due)
             self.agent.handle_timeout(self.now)
-            for sent in self.sent():
-                if sent.message.kind is Kind.REQUEST:
-                    return sent
 
     def receive(self, data: bytes, source: Address, destination: Address = BASE) -> bool:
         """A datagram arrives."""
@@ -149,9 +162,11 @@ class Scripted:
         return message.encode((own.pwd if key is None else key).encode(), fingerprint=fingerprint)
 
     def check(self, source: Address, **options: object) -> list[Sent]:
-        """A check of the peer's arrives; returns what goes out for it at once."""
+        """A check of the peer's arrives; returns what answers it."""
         assert self.receive(self.request(**options), source)  # type: ignore[arg-type]
-        return self.sent()
+        sent = self.sent()
+        self._kept = [each for each in sent if each.message.kind is Kind.REQUEST]
+        return [each for each in sent if each.message.kind is not Kind.REQUEST]
 
     def answer(
         self,

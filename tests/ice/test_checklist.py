@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from quice.ice import Candidate, CandidateKind, CandidatePair, PairState
-from quice.ice.checklist import MAX_PAIRS, CheckList, CheckListState
+from quice.ice.checklist import MAX_PAIRS, CheckList
 from quice.ice.pair import TRANSITIONS
 from quice.wire import Address
 from tests.ice.network import host_candidate, reflexive_candidate
@@ -38,8 +38,7 @@ def fail(pair: CandidatePair) -> None:
 
 def succeed(checklist: CheckList, pair: CandidatePair) -> None:
     pair.move(PairState.IN_PROGRESS)
-    pair.move(PairState.SUCCEEDED)
-    checklist.thaw(pair.foundation)
+    checklist.succeed(pair)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +84,16 @@ def test_rfc8445_6_1_2_4_a_server_reflexive_candidate_gives_no_pair_beside_the_o
     assert checklist.pair(host_candidate(HERE), remote(1, "a")) is not None
     mapped = reflexive_candidate(Address("198.51.100.1", 40000), HERE)
     assert checklist.pair(mapped, remote(1, "a")) is None
-    assert checklist.pair(mapped, remote(2, "a")) is None
     assert len(checklist) == 1
+
+
+def test_rfc8445_6_1_2_4_a_server_reflexive_candidate_whose_base_is_not_told_is_sent_from_it_all_the_same() -> None:
+    checklist = CheckList(controlling=True)
+    pair = checklist.pair(reflexive_candidate(Address("198.51.100.1", 40000), HERE), remote(1, "a"))
+    assert pair is not None
+    assert pair.base == HERE
+    assert checklist.pair(host_candidate(HERE), remote(1, "a")) is None
+    assert pair.local == host_candidate(HERE)
 
 
 def test_rfc8445_6_1_2_4_a_second_pair_of_the_same_base_and_remote_address_is_pruned() -> None:
@@ -197,10 +204,10 @@ def test_rfc8445_7_3_1_4_a_pair_that_works_is_not_triggered() -> None:
     assert pair.state is PairState.SUCCEEDED
 
 
-def test_a_stopped_list_forgets_what_was_triggered() -> None:
+def test_what_was_triggered_can_be_forgotten() -> None:
     checklist, (pair,) = listed(remote(1, "a"))
     checklist.trigger(pair)
-    checklist.stop(CheckListState.COMPLETED)
+    checklist.forget_triggered()
     assert checklist.next_triggered() is None
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from quice.ice.agent import MAX_REMOTE_CANDIDATES
 from quice.ice.candidate import Candidate, CandidateKind
+from quice.ice.generation import MAX_REMOTE_CANDIDATES
 from quice.signal.messages import (
     MAX_MESSAGE,
     VERSION,

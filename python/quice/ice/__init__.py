@@ -2,8 +2,19 @@
 
 from quice.ice.agent import Agent
 from quice.ice.candidate import Candidate, CandidateKind
-from quice.ice.events import Failed, Nominating, PairValid, Role, RoleChanged, Selected
+from quice.ice.events import (
+    ConsentExpired,
+    Failed,
+    Lost,
+    Nominating,
+    PairValid,
+    Restarted,
+    Role,
+    RoleChanged,
+    Selected,
+)
 from quice.ice.gather import Base, Gathered, Gatherer, GatheringComplete
+from quice.ice.pacing import Pacer
 from quice.ice.pair import CandidatePair, PairState
 from quice.ice.report import PairReport, Report
 
@@ -13,15 +24,19 @@ __all__ = [
     "Candidate",
     "CandidateKind",
     "CandidatePair",
+    "ConsentExpired",
     "Failed",
     "Gathered",
     "Gatherer",
     "GatheringComplete",
+    "Lost",
     "Nominating",
+    "Pacer",
     "PairReport",
     "PairState",
     "PairValid",
     "Report",
+    "Restarted",
     "Role",
     "RoleChanged",
     "Selected",

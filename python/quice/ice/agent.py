@@ -1,158 +1,284 @@
 """An ICE agent for one QUIC component (RFC 8445), without sockets or clock.
 
 Theory of operation. The agent pairs each local with each remote candidate as they become known (trickle, RFC
-8838) and checks the pairs, one every Ta seconds at most: triggered ones first, then retransmissions that are
-due, then the best of the others. A pair whose check is answered is valid. The controlling agent chooses: as soon
-as a pair is valid and no better one is likely to become so within a moment, it nominates it, and may begin QUIC
-on it at once, for what the nomination tells the peer, the first QUIC packet tells too.
+8838) and checks the pairs, one every Ta seconds at most: triggered ones first, then consent to what is in use, then
+repetitions that are due, then the best of the others. A pair whose check is answered is valid. What follows from
+that is the business of a `Strategy`: the controlling agent nominates (`controlling`), the controlled one takes what
+is nominated (`controlled`), a lite one answers and waits (`lite`).
+
+The selected pair, and the best of the other valid ones for a while, are kept alive by requests for consent
+(RFC 7675), until the layer above says that it looks after the pair itself. When the pair is lost, or a better one
+turns up, another is nominated. A restart begins a new `Generation` of credentials, candidates and pairs; the selected
+pair of the old one stays in use until the new one has its own.
 
 See `quice.wire` for the contract that all machines follow.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from quice.ice import checks, report
-from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, priority
-from quice.ice.checklist import CheckList, CheckListState
-from quice.ice.checks import Check, Credentials
-from quice.ice.events import Event, Failed, Nominating, PairValid, Role, RoleChanged, Selected
+from quice.ice.candidate import Candidate
+from quice.ice.checklist import MAX_PAIRS, CheckListState
+from quice.ice.checks import Check, Checks, Credentials
+from quice.ice.consent import Consent, Consents
+from quice.ice.events import (
+    ConsentExpired,
+    Event,
+    Failed,
+    Lost,
+    Nominating,
+    PairValid,
+    Restarted,
+    Role,
+    RoleChanged,
+    Selected,
+)
+from quice.ice.generation import EarlyCheck, Generation, Peer
+from quice.ice.pacing import DEFAULT_TA, Pacer, agreed_ta, rto
 from quice.ice.pair import CandidatePair, PairState
 from quice.ice.report import Report
-from quice.stun import StunDecodeError, responses
-from quice.stun.attributes import (
-    IceControlled,
-    IceControlling,
-    Priority,
-    UseCandidate,
-    XorMappedAddress,
-)
+from quice.ice.roles import ROLES, STRATEGIES
+from quice.ice.sender import Sender
+from quice.ice.strategy import Strategy
+from quice.stun import StunDecodeError
+from quice.stun.attributes import IceControlled, IceControlling, Nomination, UseCandidate, XorMappedAddress
 from quice.stun.message import Kind, Message, Method
 from quice.stun.responses import ROLE_CONFLICT
-from quice.stun.transaction import transaction_id
 from quice.wire import Address, Random, Transmit
 
-DEFAULT_TA = 0.01
-"""Seconds between two checks. RFC 8445 §14.2 wants 5 ms at least, and its 50 ms for the start of several media
-sessions at once; 100 checks of 120 bytes a second are 96 kbit/s, for a second or two."""
-MAX_REMOTE_CANDIDATES = 64
-MAX_EARLY_CHECKS = 16
-"""Checks kept that arrive before the peer's candidates and password do."""
-NOMINATION_PATIENCE = 0.05
-"""Seconds a valid pair waits for a better one that is being checked."""
 PATIENCE = 10.0
 """Seconds for which a pair may still turn up and work, whatever has failed by then (RFC 8863 §4). They begin anew when
-the peer's password comes, and when a pair becomes valid, which may be just in time."""
+the peer's password comes, when a pair becomes valid, which may be just in time, and when the selected one is lost.
+The RFC would wait 39.5 s, the time that one check may take, but leaves it to the application: what has let none of
+five checks through in 10 s is not going to be a path that anybody wants."""
+LATE_PATIENCE = 5.0
+"""Seconds at least that a candidate has which comes late."""
+FREE_AFTER = 3.0
+"""§8.3.1: seconds after the selection for which checks on other pairs may still come and are answered."""
+_FORBIDDEN = 403
 
 
 class Agent:
     """The ICE agent of one session."""
 
-    def __init__(self, role: Role, rng: Random, now: float, *, ta: float = DEFAULT_TA) -> None:
-        """`rng` makes ufrag, pwd, tie-breaker and transaction ids; `ta`: seconds between checks."""
-        # §5.3: 24 bits of ufrag and 128 of pwd at least.
-        self.credentials = Credentials(f"{rng.getrandbits(32):08x}", f"{rng.getrandbits(128):032x}")
+    def __init__(
+        self,
+        role: Role,
+        rng: Random,
+        now: float,
+        *,
+        lite: bool = False,
+        ta: float = DEFAULT_TA,
+        patience: float = PATIENCE,
+        max_pairs: int = MAX_PAIRS,
+        pacer: Pacer | None = None,
+    ) -> None:
+        """`rng` makes ufrag, pwd, tie-breaker and transaction ids.
+
+        lite: answer checks and send none; for a machine without NAT or firewall (§2.5). ta: the seconds between
+        checks to propose to the peer. pacer: the one that all agents and gatherers of the program share.
+        """
         self.role = role
-        self._rng = rng
-        self._ta = ta
-        self._tie_breaker = rng.getrandbits(64)
-        self._remote_credentials: Credentials | None = None
-        self._local: list[Candidate] = []
-        self._remote: list[Candidate] = []
-        self._complete = [False, False]
-        self._list = CheckList(role is Role.CONTROLLING)
-        self._checks: dict[bytes, Check] = {}
-        self._early: list[tuple[Message, Address, Address]] = []
-        self._next_slot = now
-        self._deadline = now + PATIENCE
-        self._choose_at: float | None = None
-        self._nominating: CandidatePair | None = None
-        self._selected: CandidatePair | None = None
-        self._outgoing: list[Transmit] = []
-        self._events: list[Event] = []
+        self.lite = lite
+        self.proposed_ta = ta
+        self._patience = patience
+        self._max_pairs = max_pairs
+        self._sender = Sender(rng, now, ta, pacer or Pacer())
+        self._checks = Checks()
+        self._consents = Consents(rng)
+        self._events: deque[Event] = deque()
+        self._previous: Generation | None = None
+        self._begin(Generation(0, self._sender.new_credentials(), self.controlling, max_pairs, now), now)
+
+    def _begin(self, generation: Generation, now: float) -> None:
+        """Work with this generation from now on."""
+        self._generation = generation
+        self._nominee: CandidatePair | None = None
+        self._nomination = 0
+        self._strategy = self._new_strategy()
+        self._deadline = now + self._patience
+        self._free_at: float | None = None
 
     @property
     def controlling(self) -> bool:
         return self.role is Role.CONTROLLING
 
     @property
+    def credentials(self) -> Credentials:
+        """Our ufrag and pwd, which the peer must be told."""
+        return self._generation.credentials
+
+    @property
+    def generation(self) -> int:
+        """How often ICE has been restarted."""
+        return self._generation.number
+
+    @property
     def selected(self) -> CandidatePair | None:
-        """The pair that both agents know to be nominated."""
-        return self._selected
+        """The pair that both agents know to be nominated; after a restart the former one until there is a new one."""
+        if self._generation.selected is not None or self._previous is None:
+            return self._generation.selected
+        return self._previous.selected
 
     @property
     def report(self) -> Report:
         """What is known now."""
-        pairs = tuple(report.of_pair(pair) for pair in self._list)
+        generation = self._generation
+        selected = self.selected
         return Report(
             self.role,
-            self._list.state,
-            tuple(self._local),
-            tuple(self._remote),
-            pairs,
-            report.of_pair(self._selected) if self._selected is not None else None,
+            generation.checklist.state,
+            tuple(generation.local),
+            tuple(generation.remote),
+            tuple(report.of_pair(pair) for pair in generation.checklist),
+            report.of_pair(selected) if selected is not None else None,
+            generation.number,
         )
 
     @property
     def pairs(self) -> tuple[CandidatePair, ...]:
         """The pairs known now, the best first."""
-        return tuple(self._list)
+        return tuple(self._generation.checklist)
 
-    def nominate(self, pair: CandidatePair, now: float) -> None:
-        """Choose this pair: the layer above has found that it works. No effect for a controlled agent, nor when a pair
-        is selected already."""
-        if not self.controlling or not self._is_running or pair is self._nominating:
-            return
-        if pair.state in (PairState.FROZEN, PairState.FAILED):
-            pair.move(PairState.WAITING)
-        self._nominate(pair, now)
+    # What gathering and signalling bring.
 
     def add_local_candidate(self, candidate: Candidate, now: float) -> None:
         """A candidate of ours was gathered."""
-        self._local.append(candidate)
-        for remote in self._remote:
-            self._list.pair(candidate, remote)
+        if self._generation.is_active:
+            self._generation.add_local(candidate)
 
-    def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
-        """The peer named a candidate. More than `MAX_REMOTE_CANDIDATES` are ignored."""
-        if not self._is_running:
+    def remove_local_base(self, base: Address, now: float) -> None:
+        """An address of ours is gone (§5.1.1.4), and with it all that was sent from there."""
+        if self._is_closed:
             return
-        for index, known in enumerate(self._remote):
-            if known.address == candidate.address:
-                # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay.
-                if known.kind is CandidateKind.PEER_REFLEXIVE:
-                    self._remote[index] = candidate
-                    self._list.rename(known, candidate)
+        for generation in (self._generation, self._previous):
+            for pair in generation.remove_base(base) if generation is not None else ():
+                self._drop(pair, now)
+
+    def add_remote_candidate(self, candidate: Candidate, now: float, ufrag: str | None = None) -> None:
+        """The peer named a candidate. More than `MAX_REMOTE_CANDIDATES` are ignored.
+
+        ufrag: the peer's, to which the candidate belongs; one of another generation is ignored, too.
+        """
+        generation = self._generation
+        if not generation.is_active or not self._is_of_now(ufrag):
+            return
+        if generation.remote_complete and not generation.continual:
+            # RFC 8838 §14.
+            return
+        if generation.add_remote(candidate) and generation.checklist.is_running:
+            late = min(now + LATE_PATIENCE, generation.started + 2 * self._patience)
+            self._deadline = max(self._deadline, late)
+
+    def set_remote_credentials(
+        self,
+        ufrag: str,
+        pwd: str,
+        now: float,
+        *,
+        lite: bool = False,
+        ta: float | None = None,
+        renomination: bool = False,
+    ) -> None:
+        """What the peer says of itself (§5.3): checks can begin.
+
+        lite: it only answers checks. ta: the pacing it proposes. renomination: it can be given another pair later,
+        as this agent can. Another ufrag than before means that the peer has restarted ICE: unless it answers a
+        restart of ours, this agent restarts, too, and says so (§9).
+        """
+        if self._is_closed:
+            return
+        peer = Peer(Credentials(ufrag, pwd), lite, ta, renomination)
+        known = self._generation.peer
+        if known is not None:
+            if known.credentials == peer.credentials:
                 return
-        if len(self._remote) >= MAX_REMOTE_CANDIDATES:
+            self.restart(now)
+        elif self._generation.checklist.state is CheckListState.FAILED:
             return
-        self._remote.append(candidate)
-        for local in self._local:
-            self._list.pair(local, candidate)
-
-    def set_remote_credentials(self, ufrag: str, pwd: str, now: float) -> None:
-        """The peer's ufrag and pwd: checks can begin."""
-        self._remote_credentials = Credentials(ufrag, pwd)
+        self._generation.peer = peer
+        self._sender.ta = agreed_ta(self.proposed_ta, ta)
         # RFC 8863 §4: the time for checks begins when both sides can check.
-        self._deadline = max(self._deadline, now + PATIENCE)
-        early, self._early = self._early, []
-        for message, source, destination in early:
-            self._follow_up(message, source, destination, now)
+        self._deadline = max(self._deadline, now + self._patience)
+        self._take_role(ROLES[self.lite, lite, self.role], now)
+        early, self._generation.early = self._generation.early, deque()
+        for each in early:
+            self._follow_up(each.message, each.source, each.destination, now)
+        self._note_completeness(now)
 
-    def end_of_local_candidates(self) -> None:
+    def end_of_local_candidates(self, now: float) -> None:
         """Gathering is over."""
-        self._complete[0] = True
+        self._generation.local_complete = True
+        self._note_completeness(now)
 
-    def end_of_remote_candidates(self) -> None:
+    def end_of_remote_candidates(self, now: float, ufrag: str | None = None) -> None:
         """The peer will name no more candidates."""
-        self._complete[1] = True
+        if self._is_of_now(ufrag):
+            self._generation.remote_complete = True
+            self._note_completeness(now)
+
+    def restart(self, now: float) -> None:
+        """Begin anew with other credentials (§9), for a network that has changed.
+
+        The selected pair stays in use until there is a new one. The local candidates stay; take away those that are
+        gone by `remove_local_base`. The peer must be told the new credentials and all candidates.
+        """
+        if self._is_closed:
+            return
+        if self._generation.selected is not None:
+            self._previous = self._generation
+        self._consents.drop_all_but(self._previous.selected if self._previous is not None else None)
+        self._checks.clear()
+        number = self._generation.number + 1
+        credentials = self._sender.new_credentials()
+        self._begin(self._generation.renewed(number, credentials, self.controlling, self._max_pairs, now), now)
+        self._events.append(Restarted(number))
+
+    # What the layer above knows of its pairs.
+
+    def nominate(self, pair: CandidatePair, now: float) -> None:
+        """Choose this pair: the layer above has found that it works.
+
+        No effect for a controlled agent, nor when a pair is selected and the peer takes no other.
+        """
+        if self._generation.is_active and not pair.barred:
+            self._strategy.choose(pair, now)
+
+    def entrust(self, pair: CandidatePair, now: float) -> None:
+        """QUIC itself sees to it that the peer answers on this pair: no more requests for consent.
+
+        From then on it says `pair_lost` when the peer does not.
+        """
+        consent = self._consents.get(pair)
+        if consent is not None:
+            consent.entrust(now)
+
+    def pair_used(self, pair: CandidatePair, now: float, rtt: float | None = None) -> None:
+        """A packet went out on this pair, so that no keepalive has to. `rtt`: QUIC's own measurement."""
+        consent = self._consents.get(pair)
+        if consent is not None:
+            consent.count_sent(now)
+        if rtt is not None:
+            pair.rtt = rtt
+
+    def pair_lost(self, pair: CandidatePair, now: float) -> None:
+        """The peer does not answer on this pair any more."""
+        if self._is_closed or not pair.is_valid:
+            return
+        self._drop(pair, now)
 
     def close(self) -> None:
         """Stop; nothing more is sent, answered or reported."""
-        self._stop(CheckListState.CLOSED)
-        self._outgoing.clear()
+        self._generation.checklist.move(CheckListState.CLOSED)
+        self._stop_checks()
+        self._consents.drop_all_but(None)
+        self._sender.clear()
         self._events.clear()
+
+    # The contract of all machines.
 
     def receive(self, data: bytes, source: Address, destination: Address, now: float) -> bool:
         """Take in a datagram; returns whether it was ours. What is not authentic changes nothing."""
@@ -160,140 +286,196 @@ class Agent:
             message = Message.decode(data)
         except StunDecodeError:
             return False
-        if self._list.state is CheckListState.CLOSED:
+        if self._is_closed:
             return False
         if message.kind is Kind.REQUEST:
-            return self._receive_request(message, source, destination, now)
-        check = self._checks.get(message.transaction_id)
-        if check is None or message.method is not Method.BINDING or message.kind is Kind.INDICATION:
+            taken = self._receive_request(message, source, destination, now)
+        elif message.method is Method.BINDING and message.kind is not Kind.INDICATION:
+            taken = self._receive_response(message, source, destination, now)
+        else:
             return False
-        if self._remote_credentials is None or not message.verify(self._remote_credentials.key):
-            return True
-        self._receive_response(check, message, source, destination, now)
-        return True
+        # What a check triggers, and the nomination of what an answer makes valid, need not wait for a timer.
+        if taken and (self._generation.checklist.has_triggered or self._strategy.timeout() is not None):
+            self.handle_timeout(now)
+        return taken
 
     def timeout(self) -> float | None:
         """When `handle_timeout` wants to be called next."""
-        if not self._is_running:
+        if self._is_closed:
             return None
-        times = [self._deadline]
-        if self._choose_at is not None:
-            times.append(self._choose_at)
-        if self._remote_credentials is not None:
-            due = [check.next_send for check in self._checks.values() if not check.cancelled]
-            if self._list.has_next:
-                due.append(self._next_slot)
-            times += [max(time, self._next_slot) for time in due]
-        return min(times)
+        times = []
+        if self._generation.checklist.is_running:
+            times.append(self._deadline)
+        if self._free_at is not None:
+            times.append(self._free_at)
+        if (due := self._strategy.timeout()) is not None:
+            times.append(due)
+        if (due := self._next_check) is not None:
+            times.append(due)
+        if (due := self._consents.next_time(self._sender.slot)) is not None:
+            times.append(due)
+        return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
         """Send the check that is due, choose a pair whose time has come, give up when it is time to."""
-        if not self._is_running:
+        if self._is_closed:
             return
-        if self._choose_at is not None and now >= self._choose_at:
-            self._choose(now)
-        if now >= self._next_slot and self._remote_credentials is not None:
-            self._send_check(now)
-        if now >= self._deadline:
-            self._give_up(now)
+        self._strategy.handle_timeout(now)
+        self._look_after_pairs(now)
+        if now >= self._sender.slot:
+            self._send_request(now)
+        if self._free_at is not None and now >= self._free_at:
+            self._free()
+        if self._generation.checklist.is_running and now >= self._deadline:
+            self._fail(report.failure(self._generation, self.controlling))
 
     def transmits(self) -> Iterator[Transmit]:
         """The datagrams to send, each once."""
-        while self._outgoing:
-            yield self._outgoing.pop(0)
+        return self._sender.transmits()
 
     def events(self) -> Iterator[Event]:
         """What happened, each once."""
         while self._events:
-            yield self._events.pop(0)
+            yield self._events.popleft()
+
+    # What a strategy may do to its agent.
+
+    def begin_nomination(self, pair: CandidatePair, number: int, now: float) -> None:
+        """Tell the peer that this pair is chosen, by a check of it."""
+        for each in (self._nominee, pair):
+            if each is not None:
+                self._checks.cancel(each, now)
+        self._nominee, self._nomination = pair, number
+        self._events.append(Nominating(pair))
+        # §8.1.1: the check that made the pair valid is repeated.
+        if not pair.is_valid:
+            pair.move(PairState.WAITING)
+        self._generation.checklist.enqueue(pair)
+
+    def select(self, pair: CandidatePair, now: float) -> None:
+        """Both agents know that this is the pair (§8.1.2)."""
+        generation = self._generation
+        former, generation.selected = generation.selected, pair
+        if former is not None:
+            former.nominated = False
+        pair.nominated = True
+        generation.checklist.move(CheckListState.COMPLETED)
+        better = generation.checklist.conclude(pair, generation.continual)
+        for each in self._checks.pairs:
+            if each not in better:
+                self._checks.cancel(each, now)
+        if self._previous is not None and self._previous.selected is not None:
+            self._consents.drop(self._previous.selected)
+        self._keep_alive(pair, now)
+        self._free_at = now + FREE_AFTER
+        self._events.append(Selected(pair))
+
+    # The rest is nobody else's business.
 
     @property
-    def _is_running(self) -> bool:
-        return self._list.state is CheckListState.RUNNING
+    def _is_closed(self) -> bool:
+        return self._generation.checklist.state is CheckListState.CLOSED
 
-    def _stop(self, state: CheckListState) -> None:
-        """End all checks; the list goes to its last state."""
-        self._list.stop(state)
-        self._checks.clear()
-        self._early.clear()
-        self._choose_at = None
-        self._nominating = None
+    @property
+    def _can_check(self) -> bool:
+        return self._generation.peer is not None and self._strategy.checks and self._generation.is_active
 
-    def _send_check(self, now: float) -> None:
-        """Send the most urgent check, if there is one: triggered, to be repeated, or the best that waits."""
-        pair = self._list.next_triggered()
-        if pair is None:
-            for check in self._due(now):
-                if not check.exhausted:
-                    self._transmit(check, now)
-                    return
-                self._fail(check.pair, now)
-                if now < self._next_slot:
-                    return
-            pair = self._list.next_ordinary()
+    @property
+    def _next_check(self) -> float | None:
+        """When a check is to be sent, repeated or given up."""
+        checklist, slot = self._generation.checklist, self._sender.slot
+        if checklist.has_triggered or (self._can_check and checklist.has_next):
+            return slot
+        due = self._checks.next_due
+        return None if due is None else max(due, slot)
+
+    def _is_of_now(self, ufrag: str | None) -> bool:
+        peer = self._generation.peer
+        return ufrag is None or peer is None or peer.credentials.ufrag == ufrag
+
+    def _new_strategy(self) -> Strategy:
+        peer = self._generation.peer
+        return STRATEGIES[self.lite, peer is not None and peer.lite, self.role](self._generation, self)
+
+    def _take_role(self, role: Role, now: float) -> None:
+        if role is not self.role:
+            self.role = role
+            self._generation.checklist.set_controlling(self.controlling)
+            self._events.append(RoleChanged(role))
+        if self._nominee is not None:
+            self._generation.checklist.dequeue(self._nominee)
+            self._nominee = None
+        self._strategy = self._new_strategy()
+        best = next(self._generation.checklist.valid, None)
+        if best is not None:
+            self._strategy.pair_valid(best, now)
+
+    def _note_completeness(self, now: float) -> None:
+        generation = self._generation
+        complete = generation.local_complete and generation.remote_complete
+        if complete and generation.peer is not None and generation.is_active:
+            self._strategy.candidates_complete(now)
+
+    # Sending checks.
+
+    def _send_request(self, now: float) -> None:
+        """Send the most urgent request, if there is one (§6.1.4.2)."""
+        checklist = self._generation.checklist
+        consent = self._consents.due(now)
+        if consent is not None:
+            self._ask_consent(consent, now)
+            return
+        while not checklist.has_triggered and (check := self._checks.due(now)) is not None:
+            if not check.exhausted:
+                self._transmit(check, now)
+                return
+            self._drop(check.pair, now)
+        pair = checklist.next_triggered()
+        if pair is None and self._can_check:
+            pair = checklist.next_ordinary()
         if pair is not None:
-            self._begin_check(pair, now, nominate=pair is self._nominating)
+            self._begin_check(pair, now)
 
-    def _due(self, now: float) -> list[Check]:
-        """The checks to repeat or give up, the longest overdue first."""
-        due = [check for check in self._checks.values() if not check.cancelled and check.next_send <= now]
-        return sorted(due, key=lambda check: check.next_send)
-
-    def _begin_check(self, pair: CandidatePair, now: float, *, nominate: bool) -> None:
-        assert self._remote_credentials is not None
-        for other in self._checks.values():
-            if other.pair is pair:
-                other.cancelled = True
-        # §7.1.1: the priority that a peer-reflexive candidate would have.
-        revealed = priority(CandidateKind.PEER_REFLEXIVE, pair.local.priority >> 8 & MAX_LOCAL_PREFERENCE)
-        identifier = transaction_id(self._rng)
-        request = checks.request(
-            identifier,
-            self.credentials,
-            self._remote_credentials,
-            revealed,
-            controlling=self.controlling,
-            tie_breaker=self._tie_breaker,
-            nominate=nominate,
+    def _begin_check(self, pair: CandidatePair, now: float) -> None:
+        generation = self._generation
+        assert generation.peer is not None
+        local, remote = generation.credentials, generation.peer.credentials
+        if not pair.is_valid:
+            pair.move(PairState.IN_PROGRESS)
+        nomination = self._nomination if pair is self._nominee else None
+        identifier = self._sender.new_id()
+        request = self._sender.check(
+            pair, identifier, local, remote, controlling=self.controlling, nomination=nomination
         )
-        check = Check(pair, identifier, request, nominate, self.controlling, now, now)
-        self._checks[identifier] = check
-        pair.move(PairState.IN_PROGRESS)
+        wait = rto(self._sender.ta, generation.checklist.unchecked)
+        check = Check(pair, identifier, request, remote.key, nomination is not None, self.controlling, now, wait)
+        self._checks.add(check, now)
         self._transmit(check, now)
 
     def _transmit(self, check: Check, now: float) -> None:
-        self._outgoing.append(Transmit(check.request, check.pair.base, check.pair.remote.address))
         check.count_sent(now)
-        self._next_slot = now + self._ta
+        self._sender.send_request(check.request, check.pair, now)
 
-    def _forget_checks(self, pair: CandidatePair) -> None:
-        for identifier in [i for i, check in self._checks.items() if check.pair is pair]:
-            del self._checks[identifier]
-
-    def _fail(self, pair: CandidatePair, now: float) -> None:
-        self._forget_checks(pair)
-        if pair.state is PairState.IN_PROGRESS:
-            pair.move(PairState.FAILED)
-        if pair is self._nominating:
-            # §8.1.1: another valid pair takes its place.
-            self._nominating = None
-            self._consider(now)
+    # Answering checks.
 
     def _receive_request(self, message: Message, source: Address, destination: Address, now: float) -> bool:
-        if not checks.is_authentic_request(message, self.credentials):
+        ufrag = checks.called_ufrag(message)
+        generation = next((g for g in (self._generation, self._previous) if g and g.credentials.ufrag == ufrag), None)
+        if generation is None or not message.verify(generation.key):
             return False
-        if self._list.state is CheckListState.FAILED:
+        if generation is self._previous:
+            # §9: the former pair stays in use, and the peer asks for consent on it.
+            self._sender.answer(message, source, destination, generation.key)
+            return True
+        freed = self._free_at is None and generation.is_freed(destination, source)
+        if freed or generation.checklist.state is CheckListState.FAILED:
             return True
         if not self._agree_on_roles(message, now):
-            refusal = responses.error(message, ROLE_CONFLICT, key=self.credentials.key)
-            self._outgoing.append(Transmit(refusal, destination, source))
+            self._sender.refuse(message, source, destination, generation.key)
             return True
-        # §7.3.1.2: where the check came from.
-        answer = responses.success(message, XorMappedAddress(source), key=self.credentials.key)
-        self._outgoing.append(Transmit(answer, destination, source))
-        if self._remote_credentials is None:
-            if len(self._early) < MAX_EARLY_CHECKS:
-                self._early.append((message, source, destination))
+        self._sender.answer(message, source, destination, generation.key)
+        if generation.peer is None:
+            generation.keep_early(EarlyCheck(message, source, destination))
         else:
             self._follow_up(message, source, destination, now)
         return True
@@ -301,171 +483,195 @@ class Agent:
     def _agree_on_roles(self, message: Message, now: float) -> bool:
         """§7.3.1.1: when both have the same role, the greater tie-breaker controls. False: the peer must switch."""
         claim = message.get(IceControlling if self.controlling else IceControlled)
-        if claim is None:
+        if claim is None or self.lite:
             return True
-        if (self._tie_breaker >= claim.value) == self.controlling:
+        if (self._sender.tie_breaker >= claim.value) == self.controlling:
             return False
-        self._switch_role(now)
+        self._take_role(self.role.opposite, now)
         return True
-
-    def _switch_role(self, now: float) -> None:
-        self.role = Role.CONTROLLED if self.controlling else Role.CONTROLLING
-        self._list.set_controlling(self.controlling)
-        self._nominating = None
-        self._choose_at = None
-        self._events.append(RoleChanged(self.role))
-        self._consider(now)
 
     def _follow_up(self, message: Message, source: Address, destination: Address, now: float) -> None:
         """What an authentic check says of its pair (§7.3.1.3 to §7.3.1.5)."""
-        pair = self._pair_of(message, source, destination)
-        if pair is None:
+        pair = self._generation.pair_of(message, source, destination)
+        if pair is None or pair.barred:
             return
-        if message.get(UseCandidate) is not None and not self.controlling:
-            pair.nominated_by_peer = True
-            if pair.state is PairState.SUCCEEDED:
-                self._select(pair)
-        if self._is_running:
-            self._list.trigger(pair)
+        if message.get(UseCandidate) is not None:
+            number = message.get(Nomination)
+            self._strategy.nominated(pair, number.value if number is not None else None, now)
+        if self._can_check and not pair.is_valid:
+            self._checks.cancel(pair, now)
+            self._generation.checklist.trigger(pair)
 
-    def _pair_of(self, message: Message, source: Address, destination: Address) -> CandidatePair | None:
-        pair = self._list.find(destination, source)
-        if pair is not None or not self._is_running:
-            return pair
-        local = next((c for c in self._local if (c.base or c.address) == destination), None)
-        if local is None:
-            return None
-        remote = next((c for c in self._remote if c.address == source), None)
-        if remote is not None:
-            return self._list.pair(local, remote)
-        claimed = message.get(Priority)
-        if claimed is None or len(self._remote) >= MAX_REMOTE_CANDIDATES:
-            return None
-        # §7.3.1.3: a candidate that nobody has named; its foundation is like no other.
-        name = foundation(CandidateKind.PEER_REFLEXIVE, str(source))
-        remote = Candidate(kind=CandidateKind.PEER_REFLEXIVE, address=source, priority=claimed.value, foundation=name)
-        pair = self._list.pair(local, remote)
-        if pair is not None:
-            self._remote.append(remote)
-        return pair
+    # Receiving answers.
 
-    def _receive_response(
-        self, check: Check, message: Message, source: Address, destination: Address, now: float
-    ) -> None:
+    def _receive_response(self, message: Message, source: Address, destination: Address, now: float) -> bool:
+        check = self._checks.get(message.transaction_id)
+        if check is None:
+            return self._receive_consent(message, source, destination, now)
+        if not message.verify(check.key):
+            return True
         pair = check.pair
+        current = self._checks.is_current(check)
+        self._checks.end(check)
         if source != pair.remote.address or destination != pair.base:
             # §7.2.5.2.1: an answer that took another way says nothing of this one.
-            self._fail(pair, now)
-            return
-        del self._checks[check.transaction_id]
-        if message.kind is Kind.ERROR:
-            self._receive_error(check, message.error.code, now)
-            return
-        mapped = message.get(XorMappedAddress)
-        if mapped is None or message.unknown_required:
+            self._drop(pair, now)
+        elif message.kind is Kind.ERROR:
+            self._receive_error(check, message.error.code, current, now)
+        elif (mapped := message.get(XorMappedAddress)) is None or message.unknown_required:
             # RFC 8489 §6.3.3: an answer that can't be understood is as good as none.
-            if not check.cancelled:
-                self._fail(pair, now)
-            return
-        if check.sent == 1:
-            pair.rtt = now - check.first_sent
-        if pair.state is not PairState.IN_PROGRESS or (pair is self._nominating and not check.nominating):
-            # Decided meanwhile, or an answer to a check that the nomination has replaced.
-            return
-        self._forget_checks(pair)
-        pair.move(PairState.SUCCEEDED)
-        self._note_mapped(pair, mapped.address)
-        self._list.thaw(pair.foundation)
-        self._deadline = max(self._deadline, now + PATIENCE)
-        if check.nominating and self.controlling:
-            self._select(pair)
-            return
-        self._events.append(PairValid(pair))
-        if pair.nominated_by_peer and not self.controlling:
-            self._select(pair)
-        else:
-            self._consider(now)
+            if current:
+                self._drop(pair, now)
+        elif pair.state is not PairState.FAILED and (current or now < check.expires):
+            self._receive_success(check, mapped.address, now)
+        return True
 
-    def _receive_error(self, check: Check, code: int, now: float) -> None:
+    def _receive_success(self, check: Check, mapped: Address, now: float) -> None:
+        pair, generation = check.pair, self._generation
+        if check.sent == 1:
+            pair.measure(now - check.first_sent)
+        if not pair.is_valid:
+            if pair is not self._nominee:
+                self._checks.forget(pair)
+                generation.checklist.dequeue(pair)
+            generation.checklist.succeed(pair)
+            generation.note_mapped(pair, mapped)
+            self._deadline = max(self._deadline, now + self._patience)
+            self._events.append(PairValid(pair))
+            self._keep_others_ready(now)
+        if check.nominating and pair is self._nominee:
+            self._checks.forget(pair)
+            self._nominee = None
+            self._strategy.nomination_answered(pair, now)
+        else:
+            self._strategy.pair_valid(pair, now)
+
+    def _receive_error(self, check: Check, code: int, current: bool, now: float) -> None:
         pair = check.pair
         if code == ROLE_CONFLICT and check.controlling == self.controlling:
             # §7.2.5.1: the peer keeps its role; ours changes, and the tie-breaker with it.
-            self._tie_breaker = self._rng.getrandbits(64)
-            self._switch_role(now)
-        if check.cancelled or pair.state is not PairState.IN_PROGRESS:
+            self._sender.renew_tie_breaker()
+            self._take_role(self.role.opposite, now)
+        if not current:
             # Another check of the pair is on its way, or was answered.
             return
-        if code == ROLE_CONFLICT:
+        if code != ROLE_CONFLICT:
+            self._drop(pair, now)
+        elif self._can_check and not pair.nominated:
             pair.move(PairState.WAITING)
-            self._list.trigger(pair)
+            self._generation.checklist.enqueue(pair)
+
+    # Losing pairs.
+
+    def _drop(self, pair: CandidatePair, now: float) -> None:
+        """The pair does not work, or no longer."""
+        generation = self._generation
+        self._consents.drop(pair)
+        self._checks.forget(pair)
+        generation.checklist.fail(pair)
+        if pair is self._nominee:
+            self._nominee = None
+        if pair is generation.selected:
+            self._lose_selected(pair, now)
+        elif self._previous is not None and pair is self._previous.selected:
+            self._previous = None
+            self._events.append(Lost(pair, next(generation.checklist.valid, None)))
         else:
-            self._fail(pair, now)
+            self._strategy.pair_failed(pair, now)
 
-    def _note_mapped(self, pair: CandidatePair, mapped: Address) -> None:
-        """§7.2.5.3.1: a mapped address that no candidate of ours has is a new, peer-reflexive one."""
-        if any(candidate.address == mapped for candidate in self._local):
+    def _lose_selected(self, pair: CandidatePair, now: float) -> None:
+        generation = self._generation
+        pair.nominated = False
+        generation.selected = generation.checklist.floor = None
+        self._free_at = None
+        fresh = [each for each in generation.checklist.valid if each in self._consents]
+        fallback = fresh[0] if fresh else None
+        self._events.append(Lost(pair, fallback))
+        if not generation.continual:
+            # §8.1.1: to nominate another pair takes an ICE restart.
+            self._fail("the pair in use was lost, and with this peer it takes an ICE restart to choose another")
             return
-        base = pair.base
-        self._local.append(
-            Candidate(
-                kind=CandidateKind.PEER_REFLEXIVE,
-                address=mapped,
-                priority=priority(CandidateKind.PEER_REFLEXIVE, pair.local.priority >> 8 & MAX_LOCAL_PREFERENCE),
-                foundation=foundation(CandidateKind.PEER_REFLEXIVE, base.host, pair.remote.address.host),
-                related_address=base,
-                base=base,
-            )
-        )
+        generation.checklist.move(CheckListState.RUNNING)
+        generation.checklist.revive(fresh)
+        self._deadline = now + self._patience
+        self._strategy.pair_failed(pair, now)
+        self._strategy.selected_lost(fallback, now)
 
-    def _consider(self, now: float) -> None:
-        """Nominate a valid pair: the best of all at once, another if none better turns up in a moment (§8.1.1)."""
-        if not self.controlling or not self._is_running or self._nominating is not None:
-            return
-        best = self._best_valid
-        if best is None:
-            return
-        if best is next(iter(self._list)):
-            self._choose(now)
-        elif self._choose_at is None:
-            self._choose_at = now + NOMINATION_PATIENCE
+    def _free(self) -> None:
+        """§8.3.1: what is left of the checks on other pairs, and the generation before a restart, is forgotten."""
+        self._free_at = None
+        self._previous = None
+        self._checks.free()
 
-    @property
-    def _best_valid(self) -> CandidatePair | None:
-        return next((pair for pair in self._list if pair.state is PairState.SUCCEEDED), None)
-
-    def _choose(self, now: float) -> None:
-        self._choose_at = None
-        if (best := self._best_valid) is not None:
-            self._nominate(best, now)
-
-    def _nominate(self, pair: CandidatePair, now: float) -> None:
-        self._choose_at = None
-        self._nominating = pair
-        self._events.append(Nominating(pair))
-        self._begin_check(pair, now, nominate=True)
-
-    def _select(self, pair: CandidatePair) -> None:
-        if self._selected is not None:
-            return
-        pair.nominated = True
-        self._selected = pair
-        # §8.1.1: a selected pair ends all other checks.
-        self._stop(CheckListState.COMPLETED)
-        self._events.append(Selected(pair))
-
-    def _give_up(self, now: float) -> None:
-        """Patience is over (§8.1.2, RFC 8863 §4)."""
-        reason = self._failure()
-        self._stop(CheckListState.FAILED)
+    def _fail(self, reason: str) -> None:
+        """Patience is over, or there is nothing left to wait for (§8.1.2, RFC 8863 §4)."""
+        self._generation.checklist.move(CheckListState.FAILED)
+        self._stop_checks()
+        self._consents.drop_all_but(self._previous.selected if self._previous is not None else None)
         self._events.append(Failed(reason))
 
-    def _failure(self) -> str:
-        if self._remote_credentials is None:
-            return "the peer's candidates never came"
-        if len(self._list) == 0:
-            return "no candidate of ours has a counterpart of the peer's in the same address family"
-        if not self.controlling and self._best_valid is not None:
-            return "a candidate pair works, but the peer, whose choice it is, never chose one"
-        count = sum(1 for pair in self._list if pair.checks_sent)
-        reason = f"none of {count} candidate pairs let a check through and its answer back"
-        return reason if all(self._complete) else f"{reason}, and not all candidates are known"
+    def _stop_checks(self) -> None:
+        self._generation.checklist.forget_triggered()
+        self._generation.early.clear()
+        self._checks.clear()
+        self._nominee = None
+        self._strategy = self._new_strategy()
+        self._free_at = None
+
+    # Keeping pairs alive.
+
+    def _keep_alive(self, selected: CandidatePair, now: float) -> None:
+        generation = self._generation
+        assert generation.peer is not None
+        local, remote = generation.credentials, generation.peer.credentials
+        self._consents.hold(Consent(selected, local, remote, now, requests=not self.lite), now).use()
+        self._keep_others_ready(now)
+
+    def _keep_others_ready(self, now: float) -> None:
+        """Other valid pairs may have to replace the selected one."""
+        generation = self._generation
+        if generation.selected is not None and generation.continual and generation.peer is not None:
+            others = [pair for pair in generation.checklist.valid if pair is not generation.selected]
+            self._consents.keep_ready(others, generation.credentials, generation.peer.credentials, now)
+
+    def _look_after_pairs(self, now: float) -> None:
+        for consent in self._consents:
+            pair = consent.pair
+            if consent.expires is not None and now >= consent.expires:
+                self._end_consent(pair, now)
+            elif consent.until is not None and now >= consent.until:
+                self._consents.drop(pair)
+            elif consent.next_keepalive is not None and now >= consent.next_keepalive:
+                consent.count_sent(now)
+                self._sender.keep_alive(pair)
+
+    def _ask_consent(self, consent: Consent, now: float) -> None:
+        pair, identifier = consent.pair, self._sender.new_id()
+        self._consents.ask(consent, identifier, now)
+        request = self._sender.check(pair, identifier, consent.local, consent.remote, controlling=self.controlling)
+        self._sender.send_request(request, pair, now)
+
+    def _receive_consent(self, message: Message, source: Address, destination: Address, now: float) -> bool:
+        found = self._consents.outstanding(message.transaction_id)
+        if found is None:
+            return False
+        consent, sent = found
+        pair = consent.pair
+        symmetric = source == pair.remote.address and destination == pair.base
+        if not symmetric or not message.verify(consent.remote.key):
+            return True
+        self._consents.end(message.transaction_id)
+        if message.kind is Kind.SUCCESS:
+            consent.renew(now)
+            pair.measure(now - sent)
+            if self._generation.checklist.find(pair.base, pair.remote.address) is pair:
+                self._strategy.pair_valid(pair, now)
+        elif message.error.code == _FORBIDDEN:
+            # RFC 7675 §5.2: the peer does not want to be sent anything.
+            self._end_consent(pair, now)
+        return True
+
+    def _end_consent(self, pair: CandidatePair, now: float) -> None:
+        pair.barred = True
+        self._events.append(ConsentExpired(pair))
+        self._drop(pair, now)

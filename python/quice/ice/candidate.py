@@ -47,6 +47,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     related_address: Address | None = None
     base: Address | None = None
 
+    @property
+    def sent_from(self) -> Address:
+        """The base: a relayed candidate's is its own address, which names the route through its server (§5.1.1.2)."""
+        return self.base or self.address
+
     def __str__(self) -> str:
         return f"{self.kind.value} {self.address}"
 

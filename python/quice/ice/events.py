@@ -14,6 +14,11 @@ class Role(str, enum.Enum):
     CONTROLLING = "controlling"
     CONTROLLED = "controlled"
 
+    @property
+    def opposite(self) -> Role:
+        """The other one."""
+        return Role.CONTROLLED if self is Role.CONTROLLING else Role.CONTROLLING
+
 
 @dataclass(frozen=True)
 class PairValid:
@@ -31,16 +36,42 @@ class Nominating:
 
 @dataclass(frozen=True)
 class Selected:
-    """Both agents know that this is the pair."""
+    """Both agents know that this is the pair. It may come again, when a better pair replaces it, or it was lost."""
 
     pair: CandidatePair
 
 
 @dataclass(frozen=True)
+class ConsentExpired:
+    """The peer has not answered on this pair for 30 s, or asked to be left alone: nothing may be sent on it
+    (RFC 7675 §5)."""
+
+    pair: CandidatePair
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The selected pair works no more. `fallback`: another that does, if there is one; checks go on."""
+
+    pair: CandidatePair
+    fallback: CandidatePair | None
+
+
+@dataclass(frozen=True)
 class RoleChanged:
-    """A conflict of roles was resolved by changing ours (§7.3.1.1)."""
+    """A conflict of roles was resolved by changing ours (§7.3.1.1), or one agent is lite (§6.1.1)."""
 
     role: Role
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """ICE begins anew (§9): the peer must be told the agent's new credentials and all its candidates.
+
+    The selected pair stays in use until another is selected.
+    """
+
+    generation: int
 
 
 @dataclass(frozen=True)
@@ -50,4 +81,4 @@ class Failed:
     reason: str
 
 
-Event = PairValid | Nominating | Selected | RoleChanged | Failed
+Event = PairValid | Nominating | Selected | ConsentExpired | Lost | RoleChanged | Restarted | Failed

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from quice.ice.agent import DEFAULT_TA
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, priority
+from quice.ice.pacing import DEFAULT_TA, MIN_RTO
 from quice.stun.attributes import XorMappedAddress
 from quice.stun.message import Method
 from quice.stun.transaction import ClientTransaction, Succeeded
 from quice.wire import Address, Random, Transmit
 
-# A public server answers within a few hundred milliseconds; a lost request should not cost half a second.
-_RTO = 0.2
 _LIMIT = 3.0
 """Seconds after which servers that have not answered are given up."""
 # Interfaces of containers, virtual machines, VPNs and tunnels: seldom the way to a peer, never the first.
@@ -120,7 +118,7 @@ class Gatherer:
         """Ask the next server, or again, or give up."""
         if self._waiting and now >= self._next_slot:
             base, server = self._waiting.pop(0)
-            transaction = ClientTransaction(Method.BINDING, (), base, server, self._rng, now, rto=_RTO)
+            transaction = ClientTransaction(Method.BINDING, (), base, server, self._rng, now, rto=MIN_RTO)
             self._asked.append(transaction)
             # RFC 8445 §14.1: one new transaction every Ta.
             self._next_slot = now + DEFAULT_TA

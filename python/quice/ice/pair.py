@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from quice.ice.candidate import Candidate
+from quice.ice.candidate import Candidate, CandidateKind
 from quice.wire import Address
+
+# RFC 6298 §2.3: the weight of a new measurement in the smoothed round-trip time.
+_SMOOTHING = 1 / 8
 
 
 class PairState(str, enum.Enum):
@@ -19,12 +22,13 @@ class PairState(str, enum.Enum):
     FAILED = "failed"
 
 
-# §6.1.2.6, figure 7, with the ways back that §7.3.1.4 adds: a triggered check revives a pair in any state.
+# §6.1.2.6, figure 6, with what its text adds: a triggered check makes a pair wait again (§7.3.1.4), and an answer to
+# a check that gave way to it still counts; a pair that worked can be lost, or checked anew after a long silence.
 TRANSITIONS: dict[PairState, frozenset[PairState]] = {
     PairState.FROZEN: frozenset({PairState.WAITING, PairState.FAILED}),
-    PairState.WAITING: frozenset({PairState.IN_PROGRESS, PairState.FAILED}),
+    PairState.WAITING: frozenset({PairState.IN_PROGRESS, PairState.SUCCEEDED, PairState.FAILED}),
     PairState.IN_PROGRESS: frozenset({PairState.SUCCEEDED, PairState.FAILED, PairState.WAITING}),
-    PairState.SUCCEEDED: frozenset({PairState.IN_PROGRESS, PairState.FAILED}),
+    PairState.SUCCEEDED: frozenset({PairState.FAILED, PairState.WAITING}),
     PairState.FAILED: frozenset({PairState.WAITING}),
 }
 
@@ -37,27 +41,47 @@ class CandidatePair:
     remote: Candidate
     state: PairState = PairState.FROZEN
     nominated: bool = False
-    nominated_by_peer: bool = False
-    """A check with USE-CANDIDATE came before our own check of the pair was done (§7.3.1.5)."""
+    nomination: int | None = None
+    """The number of the peer's nomination that waits for our own check of the pair (§7.3.1.5)."""
     rtt: float | None = None
-    """Seconds between the last successful check and its answer, if it was sent once alone."""
+    """Seconds between a check that was sent once alone and its answer, smoothed."""
     checks_sent: int = 0
+    mapped: Address | None = None
+    """Where the peer sees what we send on this pair (§7.2.5.3.1)."""
+    barred: bool = False
+    """RFC 7675 §5.1: its consent has ended, and these credentials can't get it back."""
+    base: Address = field(init=False)
+    """The local address that is sent from."""
 
-    @property
-    def base(self) -> Address:
-        """The local address that checks are sent from."""
-        return self.local.base or self.local.address
+    def __post_init__(self) -> None:
+        self.base = self.local.sent_from
 
     @property
     def foundation(self) -> tuple[str, str]:
         """Pairs of one foundation probably fare alike (§6.1.2.6)."""
         return self.local.foundation, self.remote.foundation
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether packets pass both ways."""
+        return self.state is PairState.SUCCEEDED
+
+    @property
+    def detour(self) -> int:
+        """0 from host to host, 1 through NATs, 2 and 4 through one and two relays."""
+        relays = [self.local.kind, self.remote.kind].count(CandidateKind.RELAYED)
+        mapped = self.mapped is not None and self.mapped != self.base.without_zone
+        return 2 * relays or int(mapped or self.remote.kind is not CandidateKind.HOST)
+
     def priority(self, controlling: bool) -> int:
         """The pair's priority, the same on both sides (§6.1.2.3)."""
         ours, theirs = self.local.priority, self.remote.priority
         g, d = (ours, theirs) if controlling else (theirs, ours)
         return (min(g, d) << 32) + 2 * max(g, d) + (g > d)
+
+    def measure(self, rtt: float) -> None:
+        """Take in a round-trip time."""
+        self.rtt = rtt if self.rtt is None else self.rtt + _SMOOTHING * (rtt - self.rtt)
 
     def move(self, state: PairState) -> None:
         """Change state; a change that the table does not allow is a bug."""

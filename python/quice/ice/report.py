@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from quice.ice.candidate import Candidate
 from quice.ice.checklist import CheckListState
 from quice.ice.events import Role
+from quice.ice.generation import Generation
 from quice.ice.pair import CandidatePair, PairState
 
 
@@ -32,8 +33,26 @@ class Report:
     remote_candidates: tuple[Candidate, ...]
     pairs: tuple[PairReport, ...]
     selected: PairReport | None
+    generation: int = 0
+    """How often ICE had been restarted."""
 
 
 def of_pair(pair: CandidatePair) -> PairReport:
     """The pair as it is now."""
     return PairReport(pair.local, pair.remote, pair.state, pair.nominated, pair.rtt, pair.checks_sent)
+
+
+def failure(generation: Generation, controlling: bool) -> str:
+    """Why there is no selected pair, in a sentence."""
+    if generation.peer is None:
+        return "the peer's candidates never came"
+    if len(generation.checklist) == 0:
+        return "no candidate of ours has a counterpart of the peer's in the same address family"
+    if any(generation.checklist.valid):
+        if controlling:
+            return "a candidate pair works, but the peer did not answer when it was chosen"
+        return "a candidate pair works, but the peer, whose choice it is, never chose one"
+    count = sum(1 for pair in generation.checklist if pair.checks_sent)
+    reason = f"none of {count} candidate pairs let a check through and its answer back"
+    complete = generation.local_complete and generation.remote_complete
+    return reason if complete else f"{reason}, and not all candidates are known"

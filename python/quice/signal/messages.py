@@ -12,12 +12,15 @@ import re
 
 import msgspec
 
-from quice.ice.agent import MAX_REMOTE_CANDIDATES
 from quice.ice.candidate import COMPONENT, Candidate
+from quice.ice.generation import MAX_REMOTE_CANDIDATES
+from quice.ice.pacing import UNSPOKEN_TA
 
 VERSION = 1
 MAX_MESSAGE = 16 << 10
 """Bytes of one encoded message."""
+UNSPOKEN_PACING = round(UNSPOKEN_TA * 1000)
+_MAX_PACING = 1000
 _MAX_TEXT = 256
 _MAX_ALPN = 255
 # RFC 8839 §5.4: ice-char, and the lengths of ufrag and pwd; §5.1 for the foundation.
@@ -46,7 +49,9 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 class Offer(_Message, frozen=True, kw_only=True, tag="offer"):
     """The initiating agent opens the session: it will control, and be the QUIC client.
 
-    `candidates` are those known already; more follow as `CandidateFound`, until `EndOfCandidates`.
+    `candidates` are those known already; more follow as `CandidateFound`, until `EndOfCandidates`. `lite`: the sender
+    answers checks and makes none. `pacing`: the milliseconds between two checks that it proposes (RFC 8445 §14.2);
+    who says nothing wants 50. `renomination`: it takes a later nomination for a change of mind.
     """
 
     version: int
@@ -54,24 +59,33 @@ class Offer(_Message, frozen=True, kw_only=True, tag="offer"):
     pwd: str
     alpn: str
     candidates: tuple[Candidate, ...] = ()
+    lite: bool = False
+    pacing: int = UNSPOKEN_PACING
+    renomination: bool = False
 
 
 class Answer(_Message, frozen=True, kw_only=True, tag="answer"):
-    """The responding agent takes part."""
+    """The responding agent takes part; what its fields mean, `Offer` says."""
 
     ufrag: str
     pwd: str
     candidates: tuple[Candidate, ...] = ()
+    lite: bool = False
+    pacing: int = UNSPOKEN_PACING
+    renomination: bool = False
 
 
 class CandidateFound(_Message, frozen=True, kw_only=True, tag="candidate"):
-    """One more candidate (RFC 8838)."""
+    """One more candidate (RFC 8838). `ufrag`: the sender's, which names the generation it belongs to."""
 
     candidate: Candidate
+    ufrag: str | None = None
 
 
 class EndOfCandidates(_Message, frozen=True, kw_only=True, tag="end-of-candidates"):
-    """There will be no more candidates (RFC 8838 §13)."""
+    """There will be no more candidates of the generation with this ufrag (RFC 8838 §13)."""
+
+    ufrag: str | None = None
 
 
 class Refuse(_Message, frozen=True, kw_only=True, tag="refuse"):
@@ -121,16 +135,17 @@ def decode(data: bytes) -> Message:
         case Offer():
             _check(message.version >= 1, "the version")
             _check(0 < len(message.alpn.encode("utf-8", "replace")) <= _MAX_ALPN, "the alpn")
-            _check_credentials(message.ufrag, message.pwd)
-            _check_candidates(message.candidates)
+            _check_description(message)
         case Answer():
-            _check_credentials(message.ufrag, message.pwd)
-            _check_candidates(message.candidates)
+            _check_description(message)
         case CandidateFound():
+            _check_ufrag(message.ufrag)
             _check_candidates((message.candidate,))
+        case EndOfCandidates():
+            _check_ufrag(message.ufrag)
         case Refuse():
             _check(len(message.text) <= _MAX_TEXT and message.text.isprintable(), "the text")
-        case EndOfCandidates() | Bye():
+        case Bye():
             pass
     return message
 
@@ -140,9 +155,15 @@ def _check(correct: bool, what: str) -> None:
         raise SignalDecodeError(f"{what} is not allowed")
 
 
-def _check_credentials(ufrag: str, pwd: str) -> None:
-    _check(_UFRAG.fullmatch(ufrag) is not None, "the ufrag")
-    _check(_PWD.fullmatch(pwd) is not None, "the pwd")
+def _check_description(message: Offer | Answer) -> None:
+    _check_ufrag(message.ufrag)
+    _check(_PWD.fullmatch(message.pwd) is not None, "the pwd")
+    _check(0 < message.pacing <= _MAX_PACING, "the pacing")
+    _check_candidates(message.candidates)
+
+
+def _check_ufrag(ufrag: str | None) -> None:
+    _check(ufrag is None or _UFRAG.fullmatch(ufrag) is not None, "the ufrag")
 
 
 def _check_candidates(candidates: tuple[Candidate, ...]) -> None:

@@ -358,6 +358,15 @@ class OtherAddress(PlainAddress):
     TYPE = 0x802C
 
 
+class Nomination(Number):
+    """Of two nominations the one with the greater number is the later (draft-thatcher-ice-renomination-01 §4).
+
+    The draft has no code point; this is the one that libwebrtc uses.
+    """
+
+    TYPE = 0xC001
+
+
 ATTRIBUTES: dict[int, type[Attribute]] = {
     kind.TYPE: kind
     for kind in (
@@ -366,6 +375,6 @@ ATTRIBUTES: dict[int, type[Attribute]] = {
         RequestedTransport, DontFragment, MessageIntegritySha256, PasswordAlgorithmChoice, Userhash, XorMappedAddress,
         ReservationToken, Priority, UseCandidate, Padding, ResponsePort, AdditionalAddressFamily, AddressErrorCode,
         PasswordAlgorithms, AlternateDomain, Software, AlternateServer, Fingerprint, IceControlled, IceControlling,
-        ResponseOrigin, OtherAddress,
+        ResponseOrigin, OtherAddress, Nomination,
     )
 }  # fmt: skip

@@ -1,0 +1,173 @@
+"""One generation of a session: what lives from one pair of credentials to the next ICE restart (RFC 8445 §9)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import msgspec
+
+from quice.ice.candidate import MAX_LOCAL_PREFERENCE, Candidate, CandidateKind, foundation, priority
+from quice.ice.checklist import CheckList, CheckListState
+from quice.ice.checks import Credentials
+from quice.ice.pair import CandidatePair
+from quice.stun.attributes import Priority
+from quice.stun.message import Message
+from quice.wire import Address
+
+MAX_REMOTE_CANDIDATES = 64
+MAX_LOCAL_CANDIDATES = 64
+"""More of ours are never found by checks: a peer could tell us a new address each time."""
+MAX_EARLY_CHECKS = 16
+"""Checks kept that arrive before the peer's candidates and password do."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What the peer says of itself in the exchange of candidates (§5.3)."""
+
+    credentials: Credentials
+    lite: bool = False
+    ta: float | None = None
+    renomination: bool = False
+    """It takes a later nomination for a change of mind (draft-thatcher-ice-renomination-01)."""
+
+
+@dataclass(frozen=True)
+class EarlyCheck:
+    """A check that came before the peer's password."""
+
+    message: Message
+    source: Address
+    destination: Address
+
+
+class Generation:
+    """Credentials, candidates, pairs, and the pair that they led to."""
+
+    def __init__(self, number: int, credentials: Credentials, controlling: bool, max_pairs: int, now: float) -> None:
+        self.number = number
+        self.credentials = credentials
+        self.peer: Peer | None = None
+        self.checklist = CheckList(controlling, max_pairs)
+        self.local: list[Candidate] = []
+        self.remote: list[Candidate] = []
+        self.local_complete = False
+        self.remote_complete = False
+        self.early: deque[EarlyCheck] = deque()
+        self.selected: CandidatePair | None = None
+        self.latest_nomination = -1
+        """The number of the last nomination that either agent made: a later one has a greater."""
+        self.started = now
+
+    @property
+    def continual(self) -> bool:
+        """Whether the session may choose another pair when it has chosen one."""
+        return self.peer is not None and self.peer.renomination and not self.peer.lite
+
+    @property
+    def is_active(self) -> bool:
+        """Whether new pairs and checks may lead to something."""
+        completed = self.checklist.state is CheckListState.COMPLETED and self.continual
+        return self.checklist.is_running or completed
+
+    def is_freed(self, base: Address, remote: Address) -> bool:
+        """§8.3.1: whether a pair, after a while, is none that the session may still need."""
+        return not self.is_active and self.checklist.find(base, remote) is not self.selected
+
+    @property
+    def key(self) -> bytes:
+        """What messages to us are authenticated with."""
+        return self.credentials.key
+
+    def keep_early(self, check: EarlyCheck) -> None:
+        """Remember a check until the peer's password is known (§7.3)."""
+        if len(self.early) < MAX_EARLY_CHECKS:
+            self.early.append(check)
+
+    def add_local(self, candidate: Candidate) -> bool:
+        """Pair a candidate of ours with all of the peer's; returns whether it was new."""
+        if any(c.address == candidate.address and c.sent_from == candidate.sent_from for c in self.local):
+            # §5.1.3: the same address and base again.
+            return False
+        self.local.append(candidate)
+        for remote in self.remote:
+            self.checklist.pair(candidate, remote)
+        return True
+
+    def add_remote(self, candidate: Candidate) -> bool:
+        """Pair a candidate that the peer named with all of ours; returns whether it was new."""
+        for index, known in enumerate(self.remote):
+            if known.address.without_zone == candidate.address.without_zone:
+                # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay.
+                if known.kind is CandidateKind.PEER_REFLEXIVE:
+                    self.remote[index] = candidate
+                    self.checklist.rename(known, candidate)
+                return False
+        if len(self.remote) >= MAX_REMOTE_CANDIDATES:
+            return False
+        self.remote.append(candidate)
+        for local in self.local:
+            self.checklist.pair(local, candidate)
+        return True
+
+    def remove_base(self, base: Address) -> list[CandidatePair]:
+        """An address of ours is gone, and all that was sent from it (§5.1.1.4); returns the pairs that were."""
+        self.local = [candidate for candidate in self.local if candidate.sent_from != base]
+        pairs = [pair for pair in self.checklist if pair.base == base]
+        for pair in pairs:
+            self.checklist.remove(pair)
+        return pairs
+
+    def pair_of(self, message: Message, source: Address, destination: Address) -> CandidatePair | None:
+        """The pair that a check of the peer's came on, with the candidate that it may reveal (§7.3.1.3)."""
+        pair = self.checklist.find(destination, source)
+        if pair is not None:
+            return pair
+        local = next((c for c in self.local if c.sent_from == destination), None)
+        if local is None or not self.is_active:
+            return None
+        bare = source.without_zone
+        remote = next((c for c in self.remote if c.address.without_zone == bare), None)
+        if remote is not None:
+            return self.checklist.pair(local, remote)
+        claimed = message.get(Priority)
+        if claimed is None or len(self.remote) >= MAX_REMOTE_CANDIDATES:
+            return None
+        # §7.3.1.3: a candidate that nobody has named; its foundation is like no other.
+        name = foundation(CandidateKind.PEER_REFLEXIVE, str(source))
+        remote = Candidate(kind=CandidateKind.PEER_REFLEXIVE, address=bare, priority=claimed.value, foundation=name)
+        pair = self.checklist.pair(local, remote)
+        if pair is not None:
+            self.remote.append(remote)
+        return pair
+
+    def note_mapped(self, pair: CandidatePair, mapped: Address) -> None:
+        """§7.2.5.3.1: a mapped address that no candidate of ours has is a new, peer-reflexive one."""
+        pair.mapped = mapped
+        if len(self.local) >= MAX_LOCAL_CANDIDATES or any(candidate.address == mapped for candidate in self.local):
+            return
+        self.local.append(
+            msgspec.structs.replace(
+                pair.local,
+                kind=CandidateKind.PEER_REFLEXIVE,
+                address=mapped,
+                priority=revealed_priority(pair.local),
+                foundation=foundation(CandidateKind.PEER_REFLEXIVE, pair.base.host, pair.remote.address.host),
+                related_address=pair.base,
+                base=pair.base,
+            )
+        )
+
+    def renewed(
+        self, number: int, credentials: Credentials, controlling: bool, max_pairs: int, now: float
+    ) -> Generation:
+        """The next generation: the candidates of ours that gathering found, and nothing else (§9)."""
+        generation = Generation(number, credentials, controlling, max_pairs, now)
+        generation.local = [c for c in self.local if c.kind is not CandidateKind.PEER_REFLEXIVE]
+        return generation
+
+
+def revealed_priority(local: Candidate) -> int:
+    """§7.1.1: the priority that a peer-reflexive candidate of this base would have."""
+    return priority(CandidateKind.PEER_REFLEXIVE, local.priority >> 8 & MAX_LOCAL_PREFERENCE)
