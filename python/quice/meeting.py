@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 
 from quice import _native
 from quice.connection import Connection
-from quice.errors import ConnectTimeoutError, HandshakeError
-from quice.ice import CandidateKind, CandidatePair, PairState
+from quice.errors import ConnectTimeoutError, HandshakeError, PeerClosedError, ProtocolError
+from quice.ice import CandidateKind, CandidatePair
 
 _EARLY = 4
 """Attempts on pairs that nothing is known of: one of each kind is enough, and a peer can make us send no more than
@@ -109,7 +109,7 @@ class Race:
         error = established.exception()
         if error is None:
             self.winner.set_result((connection, pair))
-        elif pair.state is PairState.SUCCEEDED:
+        elif pair.is_valid and isinstance(error, PeerClosedError | ProtocolError):
             # Checks have shown that it is the peer who is there, and whose answer this was.
             self.winner.set_exception(error)
 
