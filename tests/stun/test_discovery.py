@@ -11,7 +11,7 @@ from quice.stun import discovery
 from quice.stun.attributes import ChangeRequest, OtherAddress, XorMappedAddress
 from quice.stun.discovery import Behaviour, Discovery, DiscoveryError
 from quice.stun.message import Kind, Message, Method
-from quice.stun.responses import success
+from quice.stun.responses import error, success
 from quice.wire import Address, Transmit
 
 SERVER, OTHER = Address("192.0.2.1", 3478), Address("192.0.2.2", 3479)
@@ -138,12 +138,25 @@ def test_a_server_without_another_address_is_an_error() -> None:
         test.result()
 
 
+@pytest.mark.parametrize("other", [Address("2001:db8::1", 3479), Address("192.0.2.2", 0)])
+def test_a_server_whose_other_address_can_not_be_asked_is_an_error(other: Address) -> None:
+    def reply(transmit: Transmit) -> tuple[bytes, Address]:
+        return success(request(transmit), XorMappedAddress(MAPPED), OtherAddress(other)), transmit.destination
+
+    for questions in (discovery.mapping(SERVER, 5000), discovery.filtering(SERVER)):
+        test: Discovery[object] = new(questions)
+        run(test, reply)
+        with pytest.raises(DiscoveryError, match="other address"):
+            test.result()
+
+
 def test_what_does_not_answer_the_question_is_passed_over() -> None:
     test = new(discovery.mapped(SERVER))
     (sent,) = test.transmits()
     data, _ = answered(sent)
     other = Message(Method.BINDING, Kind.SUCCESS, bytes(12), (XorMappedAddress(MAPPED),)).encode()
-    for wrong, source in ((data, OTHER), (other, SERVER), (b"", SERVER), (b"\xff" * 50, SERVER)):
+    refusal = error(request(sent), 420)
+    for wrong, source in ((data, OTHER), (other, SERVER), (sent.data, SERVER), (refusal, SERVER), (b"", SERVER)):
         test.receive(wrong, source, LOCAL, 0.0)
     assert not test.finished
     with pytest.raises(RuntimeError, match="not finished"):

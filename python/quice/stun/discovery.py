@@ -63,7 +63,7 @@ def mapped(server: Address) -> Questions[Address]:
 def mapping(server: Address, local_port: int) -> Questions[tuple[Behaviour, bool]]:
     """RFC 5780 §4.3: one socket, three destinations. Also whether the first mapping kept the socket's port."""
     answer = yield Question(server, server)
-    first, other = _get(answer, XorMappedAddress), _get(answer, OtherAddress)
+    first, other = _get(answer, XorMappedAddress), _other(answer, server)
     preserves_port = first.port == local_port
     same_port = Address(other.host, server.port)
     second = _get((yield Question(same_port, same_port)), XorMappedAddress)
@@ -77,7 +77,7 @@ def mapping(server: Address, local_port: int) -> Questions[tuple[Behaviour, bool
 
 def filtering(server: Address) -> Questions[Behaviour]:
     """RFC 5780 §4.4: answers from elsewhere than was asked, to a socket that has asked nobody else."""
-    other = _get((yield Question(server, server)), OtherAddress)
+    other = _other((yield Question(server, server)), server)
     if (yield Question(server, other, (ChangeRequest(address=True, port=True),))) is not None:
         return Behaviour.ENDPOINT_INDEPENDENT
     other_port = Address(server.host, other.port)
@@ -116,7 +116,9 @@ class Discovery(Generic[T]):
             response = Message.decode(data)
         except StunDecodeError:
             return
-        if not self.finished and response.transaction_id == self._id and source == self._question.answered_by:
+        if self.finished or response.transaction_id != self._id or response.kind is not Kind.SUCCESS:
+            return
+        if source == self._question.answered_by:
             self._resume(response, now)
 
     def timeout(self) -> float | None:
@@ -173,6 +175,14 @@ def answer(data: bytes, source: Address, asked: Address, other: Address) -> Tran
     change = request.get(ChangeRequest) or ChangeRequest(address=False, port=False)
     sender = Address(other.host if change.address else asked.host, other.port if change.port else asked.port)
     return Transmit(success(request, XorMappedAddress(source), OtherAddress(other)), sender, source)
+
+
+def _other(message: Message | None, server: Address) -> Address:
+    """The server's other address. It must be one that the socket can send to."""
+    other = _get(message, OtherAddress)
+    if other.ip.version != server.ip.version or not other.port:
+        raise DiscoveryError(f"the STUN server's other address {other} is not one to ask")
+    return other
 
 
 def _get(message: Message | None, kind: type[XorMappedAddress] | type[OtherAddress]) -> Address:
