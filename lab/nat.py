@@ -1,51 +1,10 @@
-"""NAT kinds as nftables rules, each named by what RFC 4787 calls its mapping and filtering."""
+"""NAT kinds as nftables rules. What each claims, in the words of RFC 4787, is said once for lab and simulator."""
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
+from quice.sim.kinds import CLAIMS, Nat
 
-
-class Behaviour(str, enum.Enum):
-    """What a mapping or a filter depends on (RFC 4787 §4.1, §5)."""
-
-    ENDPOINT_INDEPENDENT = "endpoint_independent"
-    ADDRESS_DEPENDENT = "address_dependent"
-    ADDRESS_AND_PORT_DEPENDENT = "address_and_port_dependent"
-
-
-class Nat(str, enum.Enum):
-    """What stands between a site's hosts and the internet."""
-
-    PUBLIC = "public"
-    FULL_CONE = "full_cone"
-    ADDRESS_RESTRICTED = "address_restricted"
-    PORT_RESTRICTED = "port_restricted"
-    SYMMETRIC = "symmetric"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How a NAT maps and filters, claimed or measured."""
-
-    mapping: Behaviour
-    filtering: Behaviour
-    preserves_port: bool
-    """Whether a host's port is also its port on the internet while that is free (RFC 4787 §4.2.1)."""
-
-
-_INDEPENDENT = Behaviour.ENDPOINT_INDEPENDENT
-_BY_ADDRESS = Behaviour.ADDRESS_DEPENDENT
-_BY_PORT = Behaviour.ADDRESS_AND_PORT_DEPENDENT
-
-CLAIMS = {
-    Nat.PUBLIC: Verdict(_INDEPENDENT, _INDEPENDENT, preserves_port=True),
-    Nat.FULL_CONE: Verdict(_INDEPENDENT, _INDEPENDENT, preserves_port=True),
-    Nat.ADDRESS_RESTRICTED: Verdict(_INDEPENDENT, _BY_ADDRESS, preserves_port=True),
-    Nat.PORT_RESTRICTED: Verdict(_INDEPENDENT, _BY_PORT, preserves_port=True),
-    Nat.SYMMETRIC: Verdict(_BY_PORT, _BY_PORT, preserves_port=False),
-}
-"""What each kind says of itself; the probe says whether it is true."""
+__all__ = ["CLAIMS", "RULES", "Nat"]
 
 # Netfilter matches replies by address and port and drops nothing by itself: what is not a reply would reach the
 # router itself, and be answered by ICMP. A consumer NAT is silent, so the input hook drops it.

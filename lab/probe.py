@@ -9,67 +9,67 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import random
 import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
-from lab.nat import Behaviour, Nat, Verdict
+from lab.nat import Nat
 from lab.network import Host, Lab
-from quice.stun.attributes import Attribute, ChangeRequest, OtherAddress, StunDecodeError, XorMappedAddress
-from quice.stun.message import TRANSACTION_ID_LENGTH, Kind, Message, Method
+from quice.stun import discovery
+from quice.stun.discovery import Discovery, Questions, Verdict
 from quice.wire import Address
 
 PORTS = (3478, 3479)
-_TRIES = 3
 _WAIT = 0.3
-"""Seconds; there is no delay in a lab, so that only a filter makes an answer late."""
+"""Seconds; a lab's delays are shorter, so that only a filter makes an answer late."""
 _PROBE = (sys.executable, "-m", "lab.probe")
+
+T = TypeVar("T")
 
 
 class ProbeError(RuntimeError):
-    """The probe's server does not answer, or not as RFC 5780 asks."""
+    """The probe's server did not start."""
 
 
 def serve(address: str, other: str) -> None:
     """Answer Binding requests on both addresses and ports, from where CHANGE-REQUEST asks for; never returns."""
-    sockets = {}
-    for host in (address, other):
-        for port in PORTS:
-            sockets[host, port] = _socket(host, port)
+    others = {
+        Address(address, PORTS[0]): Address(other, PORTS[1]),
+        Address(address, PORTS[1]): Address(other, PORTS[0]),
+    }
+    others |= {there: here for here, there in others.items()}
+    sockets = {here: _socket(*here) for here in others}
     print(json.dumps({"event": "ready"}), flush=True)
     while True:
         for ready in select.select(list(sockets.values()), [], [])[0]:
             data, source = ready.recvfrom(2048)
-            try:
-                request = Message.decode(data)
-            except StunDecodeError:
-                continue
-            host, port = ready.getsockname()[:2]
-            other_host = other if host == address else address
-            other_port = PORTS[1] if port == PORTS[0] else PORTS[0]
-            change = request.get(ChangeRequest) or ChangeRequest(address=False, port=False)
-            sender = sockets[other_host if change.address else host, other_port if change.port else port]
-            attributes = (XorMappedAddress(Address(*source[:2])), OtherAddress(Address(other_host, other_port)))
-            response = Message(Method.BINDING, Kind.SUCCESS, request.transaction_id, attributes)
-            sender.sendto(response.encode(), source)
+            here = Address(*ready.getsockname()[:2])
+            answer = discovery.answer(data, Address(*source[:2]), here, others[here])
+            if answer is not None and answer.source is not None:
+                sockets[answer.source].sendto(answer.data, source)
 
 
 def measure(address: str) -> Verdict:
-    """What stands between here and the server at `address`; raises `ProbeError` when that does not answer."""
-    mapping, preserves_port = _mapping(address)
-    return Verdict(mapping, _filtering(address), preserves_port)
+    """What stands between here and the server at `address`; raises `DiscoveryError` when that does not answer."""
+    server = Address(address, PORTS[0])
+    with _socket_to(address) as sock:
+        mapping, preserves_port = _discover(discovery.mapping(server, sock.getsockname()[1]), sock)
+    with _socket_to(address) as sock:
+        return Verdict(mapping, _discover(discovery.filtering(server), sock), preserves_port)
 
 
 def mapped(address: str) -> str:
-    """The IP address that the server at `address` sees us come from; raises `ProbeError`."""
+    """The IP address that the server at `address` sees us come from; raises `DiscoveryError`."""
     with _socket_to(address) as sock:
-        return _get(_expect(_ask(sock, Address(address, PORTS[0]))), XorMappedAddress).host
+        return _discover(discovery.mapped(Address(address, PORTS[0])), sock).host
 
 
 def verdict(host: Host, server: Host) -> Verdict:
@@ -100,32 +100,19 @@ def verdict_of(nat: Nat) -> Verdict:
             return verdict(lab.site(nat).host(), server)
 
 
-def _mapping(address: str) -> tuple[Behaviour, bool]:
-    """RFC 5780 §4.3: one socket, three destinations. Also whether the first mapping kept the port."""
-    with _socket_to(address) as sock:
-        first = _expect(_ask(sock, Address(address, PORTS[0])))
-        other = _get(first, OtherAddress)
-        mapped = _get(first, XorMappedAddress)
-        preserves_port = mapped.port == sock.getsockname()[1]
-        second = _get(_expect(_ask(sock, Address(other.host, PORTS[0]))), XorMappedAddress)
-        if second == mapped:
-            return Behaviour.ENDPOINT_INDEPENDENT, preserves_port
-        third = _get(_expect(_ask(sock, Address(other.host, PORTS[1]))), XorMappedAddress)
-        if third == second:
-            return Behaviour.ADDRESS_DEPENDENT, preserves_port
-        return Behaviour.ADDRESS_AND_PORT_DEPENDENT, preserves_port
-
-
-def _filtering(address: str) -> Behaviour:
-    """RFC 5780 §4.4: answers from elsewhere than was asked, to a socket that has asked nobody else."""
-    server = Address(address, PORTS[0])
-    with _socket_to(address) as sock:
-        other = _get(_expect(_ask(sock, server)), OtherAddress)
-        if _ask(sock, server, other, ChangeRequest(address=True, port=True)) is not None:
-            return Behaviour.ENDPOINT_INDEPENDENT
-        if _ask(sock, server, Address(address, PORTS[1]), ChangeRequest(address=False, port=True)) is not None:
-            return Behaviour.ADDRESS_DEPENDENT
-        return Behaviour.ADDRESS_AND_PORT_DEPENDENT
+def _discover(questions: Questions[T], sock: socket.socket) -> T:
+    """Have questions answered over a socket."""
+    test = Discovery(questions, random.SystemRandom(), time.monotonic(), wait=_WAIT)
+    local = Address(*sock.getsockname()[:2])
+    while (deadline := test.timeout()) is not None:
+        for transmit in test.transmits():
+            sock.sendto(transmit.data, transmit.destination)
+        if select.select([sock], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            data, source = sock.recvfrom(2048)
+            test.receive(data, Address(*source[:2]), local, time.monotonic())
+        else:
+            test.handle_timeout(time.monotonic())
+    return test.result()
 
 
 def _socket(host: str, port: int) -> socket.socket:
@@ -135,40 +122,7 @@ def _socket(host: str, port: int) -> socket.socket:
 
 
 def _socket_to(address: str) -> socket.socket:
-    sock = _socket("::" if ":" in address else "0.0.0.0", 0)
-    sock.settimeout(_WAIT)
-    return sock
-
-
-def _ask(
-    sock: socket.socket, server: Address, answered_by: Address | None = None, *attributes: Attribute
-) -> Message | None:
-    """Ask `server`; the answer counts when it comes from `answered_by`, by default from whom was asked."""
-    request = Message(Method.BINDING, Kind.REQUEST, os.urandom(TRANSACTION_ID_LENGTH), attributes)
-    for _ in range(_TRIES):
-        sock.sendto(request.encode(), server)
-        try:
-            while True:
-                data, source = sock.recvfrom(2048)
-                response = Message.decode(data)
-                if response.transaction_id == request.transaction_id and source[:2] == (answered_by or server):
-                    return response
-        except TimeoutError:
-            continue
-    return None
-
-
-def _expect(message: Message | None) -> Message:
-    if message is None:
-        raise ProbeError("the probe's server does not answer")
-    return message
-
-
-def _get(message: Message, kind: type[XorMappedAddress] | type[OtherAddress]) -> Address:
-    attribute = message.get(kind)
-    if attribute is None:
-        raise ProbeError(f"an answer without {kind.__name__}")
-    return attribute.address
+    return _socket("::" if ":" in address else "0.0.0.0", 0)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from quice.stun.attributes import (
     MessageIntegrity,
     MessageIntegritySha256,
     Nonce,
+    OtherAddress,
     PasswordAlgorithms,
     Priority,
     Realm,
@@ -33,6 +34,7 @@ from quice.stun.attributes import (
     XorMappedAddress,
 )
 from quice.stun.auth import LongTerm, ShortTerm
+from quice.stun.discovery import Discovery, DiscoveryError, Questions, filtering, mapped, mapping
 from quice.stun.message import Kind, Message, Method
 from quice.stun.transaction import ClientTransaction
 from quice.wire import Address
@@ -44,6 +46,7 @@ _KEY = b"password"
 _HEADER = 20
 _MOST_REQUESTS = 21
 _MOST_TRANSACTIONS = 3
+_MOST_QUESTIONS = 9
 _ANSWER_MARGIN = 52
 _CHECKS = (MessageIntegrity, MessageIntegritySha256, Fingerprint)
 _KINDS = [kind for kind in ATTRIBUTES.values() if kind not in _CHECKS]
@@ -206,8 +209,33 @@ def _play_server(rng: random.Random) -> None:
         require(Message.decode(reply).transaction_id == data[8:_HEADER], "an answer to something else")
 
 
+def _play_discovery(rng: random.Random) -> None:
+    questions: Questions[object] = rng.choice((mapped(SERVER), mapping(SERVER, 5000), filtering(SERVER)))
+    test = Discovery(questions, rng, 0.0)
+    now, requests = 0.0, 0
+    while (time := test.timeout()) is not None:
+        require(time >= now, "a timeout in the past")
+        for transmit in test.transmits():
+            requests += 1
+            request = Message.decode(transmit.data)
+            if rng.random() < 0.5:
+                attributes = (XorMappedAddress(LOCAL), OtherAddress(Address("192.0.2.2", 3479)))
+                data = responses.success(request, *attributes)
+            else:
+                data = rng.choice(_RESPONSES)(rng, request)
+            test.receive(data, rng.choice((transmit.destination, SERVER)), LOCAL, now)
+        now = time
+        test.handle_timeout(now)
+    require(requests <= _MOST_QUESTIONS, f"{requests} requests")
+    try:
+        test.result()
+    except DiscoveryError:
+        return
+
+
 TARGETS = (
     parser("stun-message", (*BODIES, *_SIGNED), Message.decode, StunDecodeError, _check_message, _any_body),
     Target("stun-transaction", _play_transaction),
     Target("stun-server", _play_server),
+    Target("stun-discovery", _play_discovery),
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -323,3 +326,19 @@ def test_traffic_is_counted_by_sender_and_receiver(world: World, clock: HeapCloc
     clock.drain()
     assert traffic.packets == {("alice", "server"): 2, ("server", "alice"): 1}
     assert traffic.bytes == {("alice", "server"): 256, ("server", "alice"): 38}
+
+
+def test_a_run_is_the_same_in_another_process() -> None:
+    program = "from tests.sim.test_world import run; print(run(1)[0])"
+    environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
+    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert other.stdout.strip() == run(1)[0]
+
+
+def test_a_passage_reads_as_a_sentence(world: World, clock: HeapClock, trace: list[Passage]) -> None:
+    Socket(world.host("alice"), port=5000).send(bytes(100), Address("192.0.2.1", 9))
+    clock.drain()
+    assert [str(passage) for passage in trace] == [
+        "0.000000 alice: sent UDP #1 of alice, 203.0.113.11:5000 > 192.0.2.1:9, 100 bytes",
+        "0.000000 internet: no route UDP #1 of alice, 203.0.113.11:5000 > 192.0.2.1:9, 100 bytes",
+    ]

@@ -66,7 +66,7 @@ class Addressing:
 
     def __init__(self) -> None:
         self._ipv4 = _public_ipv4()
-        self._ipv6 = itertools.count(_PUBLIC_V6 + _FIRST_HOST - 1)
+        self._ipv6 = itertools.count(_PUBLIC_V6 + _FIRST_HOST)
         self._sites = itertools.count(1)
 
     def ipv4(self) -> str:
@@ -89,7 +89,7 @@ class Addressing:
 def _public_ipv4() -> Iterator[str]:
     for network in _PUBLIC:
         hosts = ipaddress.IPv4Network(network).hosts()
-        yield from (str(host) for host in itertools.islice(hosts, _FIRST_HOST - 2, None))
+        yield from (str(host) for host in itertools.islice(hosts, _FIRST_HOST - 1, None))
 
 
 def _private(number: int, *, carrier: bool) -> str:

@@ -230,7 +230,7 @@ def _conflicts(local: Address, bindings: dict[Address, Binding]) -> bool:
 
 
 def _wildcard(host: str) -> str:
-    return "::" if ":" in host else "0.0.0.0"
+    return WILDCARDS[":" in host]
 
 
 def _zoned(address: Address, zone: str) -> Address:

@@ -109,8 +109,8 @@ class Translator:
         self.behaviour = behaviour
         self.external = tuple(external)
         self._rng = rng
-        self._key = _DEPENDENCE[behaviour.mapping]
-        self._remote = _DEPENDENCE[behaviour.filtering]
+        self._key = DEPENDENCE[behaviour.mapping]
+        self._remote = DEPENDENCE[behaviour.filtering]
         self._filters = behaviour.filtering is not Behaviour.ENDPOINT_INDEPENDENT
         self.reboot()
 
@@ -223,7 +223,7 @@ def _nothing(address: Address) -> object:
     return None
 
 
-_DEPENDENCE: dict[Behaviour, Callable[[Address], object]] = {
+DEPENDENCE: dict[Behaviour, Callable[[Address], object]] = {
     Behaviour.ENDPOINT_INDEPENDENT: _nothing,
     Behaviour.ADDRESS_DEPENDENT: _host,
     Behaviour.ADDRESS_AND_PORT_DEPENDENT: _whole,

@@ -79,6 +79,13 @@ class Passage(NamedTuple):
     fate: Fate
     packet: Packet
 
+    def __str__(self) -> str:
+        packet, fate = self.packet, self.fate.value.replace("_", " ")
+        return (
+            f"{self.time:.6f} {self.place}: {fate} {packet.protocol.name} #{packet.number} of {packet.sender}, "
+            f"{packet.source} > {packet.destination}, {len(packet.data)} bytes"
+        )
+
 
 Report = Callable[[str, Fate, Packet], None]
 """Tells whoever watches that this happened at a place, now."""

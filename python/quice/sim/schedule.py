@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Any, Protocol
 
 
@@ -38,7 +38,7 @@ class Schedule:
         self._armed = 0.0
         self._running = False
         # Not that of the task which happens to send: a packet's arrival is no part of it.
-        self._context = copy_context()
+        self._context = Context()
         self.time = clock.time
 
     def call_at(self, when: float, callback: Callable[[Any], object], argument: Any) -> None:

@@ -6,11 +6,13 @@ import ipaddress
 from collections.abc import Callable
 
 from quice.sim.addressing import Lan
+from quice.sim.firewall import Firewall, UdpBlock
 from quice.sim.host import Host
 from quice.sim.interface import Interface
 from quice.sim.link import Conditions, Link
 from quice.sim.nat import Translator
-from quice.sim.router import Network, Router
+from quice.sim.nat64 import Nat64
+from quice.sim.router import Router
 from quice.sim.wiring import Wiring
 
 _CABLE = Conditions()
@@ -19,7 +21,7 @@ _CABLE = Conditions()
 class Site:
     """Hosts on one network, and the router between them and the internet.
 
-    link: the uplink, to cut, to mend, and to change the weather of.
+    link: the uplink, to cut, to mend, and to change the weather of. nat, nat64, firewall: what it has of these.
     """
 
     def __init__(
@@ -36,25 +38,30 @@ class Site:
         self.link = link
         self.router = router
         self.lan = lan
+        self.nat: Translator | None = None
+        self.nat64: Nat64 | None = None
+        self.firewall: Firewall | None = None
         self._wiring = wiring
         self._make_host = make_host
         self._lease_external = lease_external
 
-    def translate(self, nat: Translator) -> None:
-        """Have this NAT between the site and the internet."""
-        self.router.nat = nat
-        self.router.boxes.append(nat)
-        _route(nat, self.router.announce)
-
-    @property
-    def nat(self) -> Translator | None:
-        """The site's NAT."""
-        return self.router.nat
+    def protect(self, box: UdpBlock | Firewall | Translator) -> None:
+        """Put one more box between the hosts and the internet, outside of those that are there."""
+        self.router.boxes.append(box)
+        if isinstance(box, Firewall):
+            self.firewall = box
+        elif isinstance(box, Nat64):
+            self.nat64 = box
+        elif isinstance(box, Translator):
+            self.nat = self.router.nat = box
+        if isinstance(box, Translator):
+            self._announce(box)
 
     @property
     def external(self) -> tuple[str, ...]:
-        """The external addresses of the site's NAT."""
-        return () if self.nat is None else self.nat.external
+        """The external IPv4 addresses of the site's NAT, or of its NAT64."""
+        nat = self.nat or self.nat64
+        return () if nat is None else nat.external
 
     def host(
         self, name: str, *, interface: str = "eth0", link: Conditions = _CABLE, inward: Conditions | None = None
@@ -78,14 +85,21 @@ class Site:
             if interface.router is self.router:
                 interface.assign(self.lan.lease())
 
+    def reboot(self) -> None:
+        """Restart the router: its NATs and its firewall forget all they know."""
+        for box in (self.nat, self.nat64, self.firewall):
+            if box is not None:
+                box.reboot()
+
     def renumber(self) -> None:
-        """Have the provider give the site's NAT other external addresses; its mappings are forgotten."""
-        if self.nat is not None:
-            _route(self.nat, self.router.withdraw)
-            self.nat.reboot([self._lease_external() for _ in self.nat.external])
-            _route(self.nat, self.router.announce)
+        """Have the provider give the site's NATs other external addresses; they forget all they know."""
+        for nat in (self.nat, self.nat64):
+            if nat is not None:
+                for external in nat.external:
+                    self.router.withdraw(ipaddress.ip_network(external))
+                nat.reboot([self._lease_external() for _ in nat.external])
+                self._announce(nat)
 
-
-def _route(nat: Translator, change: Callable[[Network], None]) -> None:
-    for external in nat.external:
-        change(ipaddress.ip_network(external))
+    def _announce(self, nat: Translator) -> None:
+        for external in nat.external:
+            self.router.announce(ipaddress.ip_network(external))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LINK, _GLOBAL = 2, 14
-_ULA = ipaddress.IPv6Network("fc00::/7")
 
 
 def preferred(candidates: Sequence[IpAddress], destination: IpAddress) -> str:
@@ -16,21 +15,17 @@ def preferred(candidates: Sequence[IpAddress], destination: IpAddress) -> str:
     return str(max(candidates, key=lambda source: _preference(source, destination)))
 
 
-def _preference(source: IpAddress, destination: IpAddress) -> tuple[int, bool, int]:
-    """Rules 2, 6 and 8: appropriate scope, matching label, longest matching prefix."""
+def _preference(source: IpAddress, destination: IpAddress) -> tuple[int, int]:
+    """Rules 2 and 8: appropriate scope, longest matching prefix. Where rule 6 has labels differ, the first bits do."""
     there, here = _scope(destination), _scope(source)
     # The smallest scope that is large enough; where none is, the largest.
     scope = -here if here >= there else here - 2 * _GLOBAL
-    return scope, _is_ula(source) == _is_ula(destination), _common_bits(source, destination)
+    return scope, _common_bits(source, destination)
 
 
 def _scope(ip: IpAddress) -> int:
     # RFC 6724 §3.2: private IPv4 addresses have global scope.
     return _LINK if ip.is_link_local or ip.is_loopback else _GLOBAL
-
-
-def _is_ula(ip: IpAddress) -> bool:
-    return ip.version == 6 and ip in _ULA
 
 
 def _common_bits(one: IpAddress, other: IpAddress) -> int:

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from quice.sim import kinds
 from quice.sim.addressing import Addressing
+from quice.sim.firewall import Firewall, FirewallBehaviour, UdpBlock
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
 from quice.sim.nat import NatBehaviour, Translator
+from quice.sim.nat64 import Nat64
 from quice.sim.packet import Fate, Packet, Passage
 from quice.sim.router import Router
 from quice.sim.schedule import Clock, Schedule
@@ -63,9 +65,12 @@ class World:
         name: str = "",
         *,
         nat: Nat | NatBehaviour = Nat.PUBLIC,
+        external: int = 1,
         ipv4: bool = True,
         ipv6: bool = False,
-        external: int = 1,
+        firewall: FirewallBehaviour | None = None,
+        nat64: NatBehaviour | None = None,
+        udp_ports: Collection[int] | None = None,
         lan: str | None = None,
         carrier: bool = False,
         behind: Site | None = None,
@@ -75,10 +80,11 @@ class World:
         """Add a site.
 
         nat: a kind by name, or what exactly it does to IPv4; without one its hosts have public addresses. external: how
-        many addresses the NAT has outside. lan: the private network behind it, by default one that no other site has.
-        carrier: whether that is of the addresses for carriers' NATs (RFC 6598). behind: the site, such as a carrier's,
-        that provides this one's uplink. ipv6: whether there are IPv6 addresses, public ones. `downlink` None is as
-        `uplink`.
+        many addresses the NAT has outside. ipv6: whether there are IPv6 addresses, public ones. firewall: of IPv6, and
+        of IPv4 where no NAT is. nat64: for hosts of IPv6 alone; `quice.sim.nat64.DEFAULT` is a usual one. udp_ports:
+        those outside that UDP may go to, None for all. lan: the private network behind the NAT, by default one that no
+        other site has. carrier: whether that is of the addresses for carriers' NATs (RFC 6598). behind: the site, such
+        as a carrier's, that provides this one's uplink. `downlink` None is as `uplink`.
         """
         network = self._addressing.lan(lan, ipv4=ipv4, ipv6=ipv6, translated=nat is not Nat.PUBLIC, carrier=carrier)
         name = name or f"site{network.number}"
@@ -90,8 +96,15 @@ class World:
         lease = self._addressing.ipv4 if behind is None else behind.lan.ipv4_address
         site = self.sites[name] = Site(name, router, link, network, self._wiring, self._host, lease)
         behaviour = kinds.behaviour(nat) if isinstance(nat, Nat) else nat
+        translates = ipv4 and behaviour is not None
+        if udp_ports is not None:
+            site.protect(UdpBlock(udp_ports))
+        if firewall is not None:
+            site.protect(Firewall(firewall, ipv4=not translates))
         if ipv4 and behaviour is not None:
-            site.translate(Translator(behaviour, [lease() for _ in range(external)], self.rng(f"{name}.nat")))
+            site.protect(Translator(behaviour, [lease() for _ in range(external)], self.rng(f"{name}.nat")))
+        if nat64 is not None:
+            site.protect(Nat64(nat64, [lease() for _ in range(external)], self.rng(f"{name}.nat64")))
         if network.ipv6 is not None:
             router.announce(network.ipv6)
         return site
