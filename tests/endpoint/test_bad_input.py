@@ -69,6 +69,7 @@ async def reconnect(client: Endpoint, server: Endpoint, enough: asyncio.Event) -
 
 
 @pytest.mark.slow
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not TABLE.exists(), reason="needs /proc/net/udp, to see that nothing is dropped in the kernel")
 async def test_a_million_datagrams_of_every_kind_while_a_transfer_runs(caplog: pytest.LogCaptureFixture) -> None:
