@@ -52,7 +52,7 @@ async def test_a_bar_stays_in_its_line_on_every_terminal(url: str, source: Path,
         ticket = (await send.event("ticket"))["ticket"]
         path, *bar, result = await shown(columns, "receive", ticket, "--out", str(out))
         await send.succeeded()
-    assert path.startswith("lan path to ")
+    assert " path to " in path
     assert result.startswith("received 100,000,000 bytes in ")
     assert len(bar) >= 2
     for state in bar:

@@ -50,7 +50,8 @@ async def test_files_and_folders_arrive_and_both_sides_tell_how(url: str, source
         assert 0 < last["seconds"] < 30
         assert 0 < last["connect_seconds"] < 15
         (path,) = [event for event in command.events if event["event"] == "path"]
-        assert path["kind"] == "lan"
+        # A machine may have public addresses alone.
+        assert path["kind"] in ("lan", "direct")
         assert path["local"]
         assert path["remote"]
         assert path["rtt_ms"] > 0
@@ -69,7 +70,7 @@ async def test_people_get_a_command_to_copy_and_a_result(url: str, source: Path,
         ticket = line.split()[2]
         status, output, errors = await run("receive", ticket, "--out", out)
         assert status == 0, errors
-        assert "lan path to " in output
+        assert " path to " in output
         assert "received 7 bytes in " in output
         assert await send.ended() == 0
         assert "sent 7 bytes in " in send.lines[-1]

@@ -16,7 +16,7 @@ from fuzz.runner import Run, play
 from fuzz.target import Target, parser
 from fuzz.targets import TARGETS
 
-CASES = 60
+CASES = 300
 ROOT = Path(__file__).parents[2]
 
 
