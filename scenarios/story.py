@@ -19,8 +19,9 @@ from quice.wire import Address
 
 ALPN = "scenario/1"
 _TIMEOUT = 30.0
-_SETTLE = 12.0
-"""Seconds in which both agents must have agreed on a pair once they are connected."""
+_SETTLE = 45.0
+"""Seconds in which both agents must have agreed on a pair once they are connected: what one nomination may take, as
+often as it is lost (RFC 8489 §6.2.1: 39.5 s)."""
 _QUIET = 75.0
 """Seconds after the end in which the last TCP connection has given up."""
 MIN_TA = 0.005
@@ -90,9 +91,7 @@ async def connect(
             else:
                 outcome.connect_seconds = connection.connect_seconds
                 await _ask(connection, question)
-                await asyncio.sleep(_SETTLE)
-                accepted = await answering
-                outcome.reports = tuple(each.report for each in (connection, accepted) if each.report is not None)
+                outcome.reports = await _settled(connection, await answering)
         relax()
     return outcome
 
@@ -104,6 +103,16 @@ async def _answer(endpoint: Endpoint) -> Connection:
         await stream.write(data)
     stream.finish()
     return connection
+
+
+async def _settled(*connections: Connection) -> tuple[Report, ...]:
+    """The reports of both sides, once they have selected and no check is on its way, or it has taken too long."""
+    for _ in range(int(_SETTLE)):
+        await asyncio.sleep(1)
+        reports = tuple(each.report for each in connections if each.report is not None)
+        if all(report.selected is not None for report in reports):
+            break
+    return reports
 
 
 async def _ask(connection: Connection, question: bytes) -> None:

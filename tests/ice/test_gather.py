@@ -145,7 +145,7 @@ def test_rfc8445_14_3_a_lost_request_is_repeated_after_half_a_second() -> None:
     assert gathering.reflexive()
 
 
-def test_a_silent_server_ends_gathering_after_three_seconds() -> None:
+def test_a_silent_server_ends_gathering_after_ten_seconds() -> None:
     gathering = Gathering(base("10.0.0.1"))
     gathering.until(2.99)
     assert gathering.completed_at is None

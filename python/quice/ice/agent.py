@@ -56,6 +56,8 @@ The RFC would wait 39.5 s, the time that one check may take, but leaves it to th
 five checks through in 10 s is not going to be a path that anybody wants."""
 LATE_PATIENCE = 5.0
 """Seconds at least that a candidate has which comes late."""
+NOMINATION_TIME = 40.0
+"""Seconds that one nomination may take (RFC 8489 §6.2.1: 39.5)."""
 FREE_AFTER = 3.0
 """§8.3.1: seconds after the selection for which checks on other pairs may still come and are answered."""
 _FORBIDDEN = 403
@@ -245,6 +247,8 @@ class Agent:
         No effect for a controlled agent, nor when a pair is selected and the peer takes no other.
         """
         if self._generation.is_active and not pair.barred:
+            # It works: that the nomination's packets get lost is no reason to give up.
+            self._deadline = max(self._deadline, now + NOMINATION_TIME)
             self._strategy.choose(pair, now)
 
     def entrust(self, pair: CandidatePair, now: float) -> None:

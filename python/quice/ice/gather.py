@@ -12,7 +12,7 @@ from quice.stun.message import Method
 from quice.stun.transaction import ClientTransaction, Succeeded
 from quice.wire import Address, Random, Transmit
 
-_LIMIT = 3.0
+_LIMIT = 10.0
 """Seconds after which servers that have not answered are given up."""
 # Interfaces of containers, virtual machines, VPNs and tunnels: seldom the way to a peer, never the first.
 _VIRTUAL = (
