@@ -244,7 +244,7 @@ class Agent:
 
         No effect for a controlled agent, nor when a pair is selected and the peer takes no other.
         """
-        if self._generation.is_active and not pair.barred:
+        if self._can_check and not pair.barred:
             self._strategy.choose(pair, now)
 
     def entrust(self, pair: CandidatePair, now: float) -> None:
