@@ -194,8 +194,7 @@ class Session:
 
     def _take_credentials(self, message: Offer | Answer) -> None:
         now = self._loop.time()
-        for candidate in message.candidates:
-            self._agent.add_remote_candidate(candidate, now)
+        # First the credentials, to whose generation the candidates belong.
         self._agent.set_remote_credentials(
             message.ufrag,
             message.pwd,
@@ -204,6 +203,8 @@ class Session:
             ta=message.pacing / 1000,
             renomination=message.renomination,
         )
+        for candidate in message.candidates:
+            self._agent.add_remote_candidate(candidate, now)
         self._step()
 
     def _step(self) -> None:

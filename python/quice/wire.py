@@ -35,7 +35,8 @@ class Address(NamedTuple):
     @property
     def without_zone(self) -> Address:
         """The address as another machine knows it: a zone means something on its own alone (RFC 4007 §6)."""
-        return self._replace(host=self.host.partition("%")[0])
+        host, zone, _ = self.host.partition("%")
+        return Address(host, self.port) if zone else self
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -196,9 +196,9 @@ class Network:
 
     def tell(self, listener: Host, speaker: Host) -> None:
         """Signalling: `listener` learns the candidates and the password of `speaker`."""
+        self.tell_credentials(listener, speaker)
         for candidate in speaker.candidates:
             listener.agent.add_remote_candidate(candidate, self.now)
-        self.tell_credentials(listener, speaker)
         listener.agent.end_of_remote_candidates(self.now)
         self._collect(listener)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
-from quice.ice import Base, Candidate, CandidateKind, Gathered, Gatherer, GatheringComplete
+from quice.ice import Base, Candidate, CandidateKind, External, Gathered, Gatherer, GatheringComplete, Pacer
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, priority
-from quice.ice.gather import ranked
-from quice.ice.pacing import DEFAULT_TA
+from quice.ice.gather import is_virtual, ranked
+from quice.ice.pacing import DEFAULT_TA, MIN_TA
 from quice.stun.attributes import ErrorCode, XorMappedAddress
 from quice.stun.message import Kind, Message, Method
 from quice.wire import Address, Transmit
@@ -28,9 +29,9 @@ def base(host: str, interface: str = "eth0") -> Base:
 class Gathering:
     """A gatherer, the time, and what it has found."""
 
-    def __init__(self, *bases: Base, servers: tuple[Address, ...] = (SERVER,), seed: int = 1) -> None:
+    def __init__(self, *bases: Base, servers: tuple[Address, ...] = (SERVER,), seed: int = 1, **options: Any) -> None:
         self.now = 0.0
-        self.gatherer = Gatherer(bases, servers, random.Random(seed), self.now)
+        self.gatherer = Gatherer(bases, servers, random.Random(seed), self.now, **options)
         self.found: list[Candidate] = []
         self.completed_at: float | None = None
         self.sent: list[tuple[float, Transmit]] = []
@@ -145,12 +146,13 @@ def test_rfc8445_14_3_a_lost_request_is_repeated_after_half_a_second() -> None:
     assert gathering.reflexive()
 
 
-def test_a_silent_server_ends_gathering_after_ten_seconds() -> None:
+def test_a_silent_server_ends_gathering_after_eight_seconds_and_five_requests() -> None:
     gathering = Gathering(base("10.0.0.1"))
-    gathering.until(2.99)
+    gathering.until(7.99)
     assert gathering.completed_at is None
     gathering.until(10.0)
-    assert gathering.completed_at == pytest.approx(3.0)
+    assert gathering.completed_at == pytest.approx(8.0)
+    assert [time for time, _ in gathering.sent] == pytest.approx([0.0, 0.5, 1.5, 3.5, 7.5])
     assert gathering.gatherer.timeout() is None
     assert not gathering.answer(0)
 
@@ -258,3 +260,108 @@ def test_the_same_seed_gives_the_same_requests() -> None:
         gathering.until(5.0)
         runs.append(gathering.sent)
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_an_interface_that_the_filter_refuses_is_neither_used_nor_told() -> None:
+    bases = (base("10.0.0.1"), base("172.17.0.1", "docker0"), base("100.64.0.7", "tailscale0"))
+    gathering = Gathering(*bases, interfaces=lambda each: not is_virtual(each.interface))
+    gathering.until(1.0)
+    assert [candidate.address.host for candidate in gathering.found] == ["10.0.0.1"]
+    assert gathering.asked() == [("10.0.0.1", SERVER)]
+
+
+def test_a_filter_of_interfaces_may_go_by_the_address() -> None:
+    gathering = Gathering(base("10.0.0.1"), base("192.168.1.1"), interfaces=lambda each: each.address.ip.is_private)
+    assert len(gathering.found) == 2
+    gathering = Gathering(base("10.0.0.1"), base("192.168.1.1"), interfaces=lambda each: each.address.host[:3] == "10.")
+    assert [candidate.address.host for candidate in gathering.found] == ["10.0.0.1"]
+
+
+def test_a_candidate_that_the_filter_refuses_is_not_told_but_its_base_is_used() -> None:
+    gathering = Gathering(base("10.0.0.1"), candidates=lambda each: each.kind is not CandidateKind.HOST)
+    assert gathering.found == []
+    gathering.answer(0)
+    assert [(each.kind, each.base) for each in gathering.found] == [(CandidateKind.SERVER_REFLEXIVE, HERE)]
+
+
+def test_forty_container_bridges_cost_no_request_when_they_are_filtered() -> None:
+    bridges = [base(f"172.{n}.0.1", f"br-{n:012x}") for n in range(16, 56)]
+    gathering = Gathering(*bridges, base("10.0.0.1"), interfaces=lambda each: not is_virtual(each.interface))
+    gathering.until(5.0)
+    assert len(gathering.found) == 1
+    assert {transmit.source for _, transmit in gathering.sent} == {HERE}
+
+
+def test_forty_container_bridges_come_after_the_real_interface_and_do_not_flood() -> None:
+    bridges = [base(f"172.{n}.0.1", f"br-{n:012x}") for n in range(16, 56)]
+    gathering = Gathering(*bridges, base("10.0.0.1"))
+    gathering.until(0.4)
+    assert gathering.found[0].address == HERE
+    assert gathering.asked()[0] == ("10.0.0.1", SERVER)
+    assert [time for time, _ in gathering.sent] == pytest.approx([n * DEFAULT_TA for n in range(41)])
+
+
+def test_a_declared_external_address_is_a_reflexive_candidate_at_once() -> None:
+    gathering = Gathering(base("10.0.0.1"), servers=(), external=[External("203.0.113.5")])
+    host, external = gathering.found
+    assert host.address == HERE
+    assert external.kind is CandidateKind.SERVER_REFLEXIVE
+    assert external.address == Address("203.0.113.5", HERE.port)
+    assert (external.base, external.related_address) == (HERE, HERE)
+    assert external.priority < host.priority
+    assert external.foundation != host.foundation
+
+
+def test_a_declared_external_address_may_be_told_as_a_host_candidate_with_a_priority_of_its_own() -> None:
+    external = External("203.0.113.5", kind=CandidateKind.HOST)
+    gathering = Gathering(base("10.0.0.1"), base("10.0.0.2", "eth1"), servers=(), external=[external])
+    assert [(each.kind, each.address.host) for each in gathering.found] == [
+        (CandidateKind.HOST, "10.0.0.1"),
+        (CandidateKind.HOST, "10.0.0.2"),
+        (CandidateKind.HOST, "203.0.113.5"),
+        (CandidateKind.HOST, "203.0.113.5"),
+    ]
+    assert [each.base for each in gathering.found[2:]] == [HERE, Address("10.0.0.2", 5000)]
+    priorities = [each.priority for each in gathering.found]
+    assert sorted(set(priorities), reverse=True) == priorities
+
+
+def test_a_declared_external_address_stands_for_the_address_that_it_names_or_its_family() -> None:
+    bases = (base("10.0.0.1"), base("10.0.0.2", "eth1"), base("2001:db8::1"), base("127.0.0.1", "lo"))
+    named = Gathering(*bases, servers=(), external=[External("203.0.113.5", "10.0.0.2")])
+    assert [each.base for each in named.reflexive()] == [Address("10.0.0.2", 5000)]
+    every = Gathering(*bases, servers=(), external=[External("203.0.113.5")])
+    assert [each.base for each in every.reflexive()] == [HERE, Address("10.0.0.2", 5000)]
+
+
+def test_rfc8445_5_1_3_a_server_that_tells_the_declared_address_tells_nothing_new() -> None:
+    gathering = Gathering(base("10.0.0.1"), external=[External("203.0.113.5")])
+    gathering.answer(0, Address("203.0.113.5", HERE.port))
+    assert len(gathering.reflexive()) == 1
+
+
+def test_rfc8445_5_1_1_1_addresses_that_must_not_be_told_are_not() -> None:
+    bases = (base("fec0::1"), base("::ffff:10.0.0.1"), base("::10.0.0.1"), base("10.0.0.1"))
+    gathering = Gathering(*bases, servers=())
+    assert [each.address.host for each in gathering.found] == ["10.0.0.1"]
+
+
+def test_rfc8445_5_1_1_1_a_link_local_address_is_told_where_its_interface_has_no_other() -> None:
+    bases = (base("fe80::1%eth0"), base("2001:db8::1"), base("fe80::2%eth1", "eth1"))
+    gathering = Gathering(*bases, servers=())
+    assert [each.address.host for each in gathering.found] == ["2001:db8::1", "fe80::2"]
+
+
+def test_rfc8445_14_2_all_gatherers_of_a_program_keep_one_pace() -> None:
+    pacer = Pacer()
+    gatherings = [Gathering(base("10.0.0.1"), base("10.0.0.2"), pacer=pacer) for _ in range(3)]
+    for gathering in gatherings:
+        gathering.until(0.001)
+    for _ in range(30):
+        due = min(time for each in gatherings if (time := each.gatherer.timeout()) is not None)
+        for gathering in gatherings:
+            gathering.now = due
+            gathering.gatherer.handle_timeout(due)
+            gathering._collect()
+    times = sorted(time for gathering in gatherings for time, _ in gathering.sent if time < 0.1)
+    assert times == pytest.approx([n * MIN_TA for n in range(6)])

@@ -246,7 +246,7 @@ class Agent:
 
         No effect for a controlled agent, nor when a pair is selected and the peer takes no other.
         """
-        if self._generation.is_active and not pair.barred:
+        if self._can_check and not pair.barred:
             # It works: that the nomination's packets get lost is no reason to give up.
             self._deadline = max(self._deadline, now + NOMINATION_TIME)
             self._strategy.choose(pair, now)

@@ -220,17 +220,17 @@ class CheckList:
         return pair
 
     def _ordinary(self) -> CandidatePair | None:
-        busy = set()
         frozen = []
         for pair in self._pairs:
             if pair is self.floor:
                 break
             if pair.state is PairState.WAITING:
                 return pair
-            if pair.state is PairState.IN_PROGRESS:
-                busy.add(pair.foundation)
-            elif pair.state is PairState.FROZEN:
+            if pair.state is PairState.FROZEN:
                 frozen.append(pair)
+        if not frozen:
+            return None
+        busy = {pair.foundation for pair in self._pairs if pair.state is PairState.IN_PROGRESS}
         return next((pair for pair in frozen if pair.foundation not in busy), None)
 
     @property

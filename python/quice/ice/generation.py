@@ -52,6 +52,7 @@ class Generation:
         self.checklist = CheckList(controlling, max_pairs)
         self.local: list[Candidate] = []
         self.remote: list[Candidate] = []
+        self._places: dict[Address, int] = {}
         self.local_complete = False
         self.remote_complete = False
         self.early: deque[EarlyCheck] = deque()
@@ -97,16 +98,17 @@ class Generation:
 
     def add_remote(self, candidate: Candidate) -> bool:
         """Pair a candidate that the peer named with all of ours; returns whether it was new."""
-        for index, known in enumerate(self.remote):
-            if known.address.without_zone == candidate.address.without_zone:
-                # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay.
-                if known.kind is CandidateKind.PEER_REFLEXIVE:
-                    self.remote[index] = candidate
-                    self.checklist.rename(known, candidate)
-                return False
+        place = self._places.get(candidate.address.without_zone)
+        if place is not None:
+            known = self.remote[place]
+            # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay.
+            if known.kind is CandidateKind.PEER_REFLEXIVE:
+                self.remote[place] = candidate
+                self.checklist.rename(known, candidate)
+            return False
         if len(self.remote) >= MAX_REMOTE_CANDIDATES:
             return False
-        self.remote.append(candidate)
+        self._append_remote(candidate)
         for local in self.local:
             self.checklist.pair(local, candidate)
         return True
@@ -128,9 +130,9 @@ class Generation:
         if local is None or not self.is_active:
             return None
         bare = source.without_zone
-        remote = next((c for c in self.remote if c.address.without_zone == bare), None)
-        if remote is not None:
-            return self.checklist.pair(local, remote)
+        place = self._places.get(bare)
+        if place is not None:
+            return self.checklist.pair(local, self.remote[place])
         claimed = message.get(Priority)
         if claimed is None or len(self.remote) >= MAX_REMOTE_CANDIDATES:
             return None
@@ -139,8 +141,12 @@ class Generation:
         remote = Candidate(kind=CandidateKind.PEER_REFLEXIVE, address=bare, priority=claimed.value, foundation=name)
         pair = self.checklist.pair(local, remote)
         if pair is not None:
-            self.remote.append(remote)
+            self._append_remote(remote)
         return pair
+
+    def _append_remote(self, candidate: Candidate) -> None:
+        self._places[candidate.address.without_zone] = len(self.remote)
+        self.remote.append(candidate)
 
     def note_mapped(self, pair: CandidatePair, mapped: Address) -> None:
         """§7.2.5.3.1: a mapped address that no candidate of ours has is a new, peer-reflexive one."""
