@@ -108,8 +108,15 @@ class Host:
 
     def add_interface(self, interface: Interface) -> None:
         """Plug an interface in."""
+        if interface.name in self.interfaces:
+            raise ValueError(f"{self.name} has an interface {interface.name!r} already")
         self.interfaces[interface.name] = interface
         interface.watch(self._renew)
+        self._renew()
+
+    def remove_interface(self, interface: Interface) -> None:
+        """Take an interface away."""
+        del self.interfaces[interface.name]
         self._renew()
 
     def change_address(self, interface: str, *addresses: str) -> None:
@@ -200,8 +207,7 @@ class Host:
             up = [owner]
         if zone is not None:
             up = [interface for interface in up if interface.name == zone]
-        # The first interface of equals: an earlier one is the preferred one.
-        best = max(up, key=lambda interface: interface.match(ip), default=None)
+        best = max(up, key=lambda interface: (interface.match(ip), -interface.metric), default=None)
         if best is None or best.match(ip) < 0:
             raise _error(errno.ENETUNREACH)
         return best
