@@ -21,6 +21,7 @@ WILDCARDS = ("0.0.0.0", "::")
 # Linux's net.ipv4.ip_local_port_range.
 _EPHEMERAL = range(32768, 61000)
 _MAX_PAYLOAD = 65507
+_MAX_PAYLOAD_V6 = 65527
 _LOOPBACK = ("127.0.0.1", "::1")
 
 Deliver = Callable[[Packet], None]
@@ -160,7 +161,7 @@ class Host:
         route = self._routes.get((destination.host, source_host))
         if route is None:
             route = self._routes[destination.host, source_host] = self._route(local.host, destination.host, source_host)
-        if len(data) > _MAX_PAYLOAD:
+        if len(data) > (_MAX_PAYLOAD_V6 if ":" in destination.host else _MAX_PAYLOAD):
             raise _error(errno.EMSGSIZE)
         if not destination.port:
             raise _error(errno.EINVAL)
