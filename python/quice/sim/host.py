@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from quice.network import LocalAddress
-from quice.sim.interface import Interface, IpAddress
+from quice.sim.interface import Interface
 from quice.sim.packet import Fate, Packet, Protocol, Report
 from quice.sim.schedule import Schedule
-from quice.sim.sources import preferred
+from quice.sim.sources import IpAddress, preferred
 from quice.wire import Address
 
 WILDCARDS = ("0.0.0.0", "::")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 from quice.sim.link import Link
 from quice.sim.router import Router
+from quice.sim.sources import IpAddress
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
