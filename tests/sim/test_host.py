@@ -258,6 +258,25 @@ def test_the_second_interface_is_used_while_the_first_is_down(world: World, cloc
     assert seen_from(host, "0.0.0.0", world, clock) == ["lte"]
 
 
+def test_a_lower_metric_is_preferred_to_having_come_first(world: World, clock: HeapClock) -> None:
+    host = world.site("lte", nat=Nat.SYMMETRIC).host("phone", interface="lte0")
+    world.site("wifi", nat=Nat.PORT_RESTRICTED).join(host, "wlan0", metric=-1)
+    assert seen_from(host, "0.0.0.0", world, clock) == ["wifi"]
+
+
+def test_a_host_may_leave_one_network_and_join_another(world: World, clock: HeapClock, trace: list[Passage]) -> None:
+    host = phone(world)
+    with pytest.raises(ValueError, match="wlan0"):
+        world.sites["lte"].join(host, "wlan0")
+    world.sites["wifi"].leave(host)
+    assert {each.host for each in host.addresses() if each.interface != "lo"} == {"192.168.2.11"}
+    world.site("cafe", nat=Nat.PORT_RESTRICTED).join(host, "wlan0", metric=-1)
+    assert seen_from(host, "0.0.0.0", world, clock) == ["cafe"]
+    Socket(world.sites["wifi"].host("left")).send(b"gone", Address("192.168.1.11", 9))
+    clock.drain()
+    assert fates(trace, b"gone") == [Fate.SENT, Fate.NO_ROUTE]
+
+
 def test_a_bound_address_has_its_packets_leave_by_its_interface(world: World, clock: HeapClock) -> None:
     assert seen_from(phone(world), "192.168.2.11", world, clock) == ["lte"]
 

@@ -102,6 +102,12 @@ def test_a_bad_spell_may_let_some_packets_through() -> None:
     assert 0.04 < wire.fates.count(Fate.LOST) / 50_000 < 0.05
 
 
+def test_a_burst_is_over_when_nothing_was_sent_for_a_while() -> None:
+    wire = Wire(Conditions(bursts=Bursts(begin=0.01, end=0.01, memory=0.5)))
+    wire.send_many(10_000, every=0.6)
+    assert 0.005 < wire.fates.count(Fate.LOST) / 10_000 < 0.015
+
+
 def test_reordering_lets_packets_be_overtaken() -> None:
     wire = Wire(Conditions(delay=0.02, reordering=0.1, held_back=0.0055))
     wire.send_many(1000)

@@ -258,6 +258,12 @@ def test_names_of_hosts_and_sites_are_given_once(world: World) -> None:
         world.site("home")
 
 
+def test_public_addresses_are_not_behind_a_nat(world: World) -> None:
+    carrier = world.site("carrier", nat=Nat.SYMMETRIC, carrier=True)
+    with pytest.raises(ValueError, match="behind a NAT"):
+        world.site("home", behind=carrier)
+
+
 def test_a_world_has_room_for_a_thousand_sites(world: World, clock: HeapClock, server: Socket) -> None:
     for number in range(1000):
         Socket(world.site(nat=Nat.SYMMETRIC, ipv6=True).host(f"host{number}")).send(b"", target(server, world))

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from quice.network import LocalAddress
-from quice.sim.interface import Interface, IpAddress
+from quice.sim.interface import Interface
 from quice.sim.packet import Fate, Packet, Protocol, Report
 from quice.sim.schedule import Schedule
-from quice.sim.sources import preferred
+from quice.sim.sources import IpAddress, preferred
 from quice.wire import Address
 
 WILDCARDS = ("0.0.0.0", "::")
 # Linux's net.ipv4.ip_local_port_range.
 _EPHEMERAL = range(32768, 61000)
 _MAX_PAYLOAD = 65507
+_MAX_PAYLOAD_V6 = 65527
 _LOOPBACK = ("127.0.0.1", "::1")
 
 Deliver = Callable[[Packet], None]
@@ -108,8 +109,15 @@ class Host:
 
     def add_interface(self, interface: Interface) -> None:
         """Plug an interface in."""
+        if interface.name in self.interfaces:
+            raise ValueError(f"{self.name} has an interface {interface.name!r} already")
         self.interfaces[interface.name] = interface
         interface.watch(self._renew)
+        self._renew()
+
+    def remove_interface(self, interface: Interface) -> None:
+        """Take an interface away."""
+        del self.interfaces[interface.name]
         self._renew()
 
     def change_address(self, interface: str, *addresses: str) -> None:
@@ -153,7 +161,7 @@ class Host:
         route = self._routes.get((destination.host, source_host))
         if route is None:
             route = self._routes[destination.host, source_host] = self._route(local.host, destination.host, source_host)
-        if len(data) > _MAX_PAYLOAD:
+        if len(data) > (_MAX_PAYLOAD_V6 if ":" in destination.host else _MAX_PAYLOAD):
             raise _error(errno.EMSGSIZE)
         if not destination.port:
             raise _error(errno.EINVAL)
@@ -200,8 +208,7 @@ class Host:
             up = [owner]
         if zone is not None:
             up = [interface for interface in up if interface.name == zone]
-        # The first interface of equals: an earlier one is the preferred one.
-        best = max(up, key=lambda interface: interface.match(ip), default=None)
+        best = max(up, key=lambda interface: (interface.match(ip), -interface.metric), default=None)
         if best is None or best.match(ip) < 0:
             raise _error(errno.ENETUNREACH)
         return best

@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterable
 
 from quice.sim.link import Link
 from quice.sim.router import Router
+from quice.sim.sources import IpAddress
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
 class Interface:
     """A network interface, up as long as its link is."""
 
-    def __init__(self, name: str, link: Link, router: Router) -> None:
+    def __init__(self, name: str, link: Link, router: Router, metric: int = 0) -> None:
         self.name = name
         self.link = link
         self.addresses: list[IpInterface] = []
         self.router = router
+        self.metric = metric
         self._watchers: list[Callable[[], None]] = []
         link.watch(self._changed)
 

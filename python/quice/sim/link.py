@@ -25,6 +25,9 @@ class Bursts:
     """The probability to turn good again."""
     loss: float = 1.0
     """The probability that a packet is lost while it is bad."""
+    memory: float = 0.25
+    """Seconds of silence after which it is good again: a chain that moves with packets alone would make a burst of few
+    packets outlast all retransmissions of a quiet link."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Pipe:
         self._conditions = conditions
         self._mtu = conditions.mtu
         self._delay = conditions.delay
-        self._burst = False
+        self._bad = False
+        self._last_packet = 0.0
         self._idle_at = 0.0
         self._last_arrival = 0.0
         self._calm = conditions == Conditions(delay=conditions.delay, mtu=conditions.mtu)
@@ -140,9 +144,13 @@ class Pipe:
 
     def _is_lost(self) -> bool:
         weather, dice = self._conditions, self._rng.random
-        if weather.bursts is not None:
-            self._burst = dice() >= weather.bursts.end if self._burst else dice() < weather.bursts.begin
-            if self._burst and dice() < weather.bursts.loss:
+        bursts = weather.bursts
+        if bursts is not None:
+            now, before = self._schedule.time(), self._last_packet
+            self._last_packet = now
+            bad = self._bad and now - before <= bursts.memory
+            self._bad = dice() >= bursts.end if bad else dice() < bursts.begin
+            if self._bad and dice() < bursts.loss:
                 return True
         return bool(weather.loss) and dice() < weather.loss
 

@@ -33,35 +33,34 @@ class Site:
         wiring: Wiring,
         make_host: Callable[[str], Host],
         lease_external: Callable[[], str],
+        *,
+        nat: Translator | None,
+        nat64: Nat64 | None,
+        firewall: Firewall | None,
+        udp_block: UdpBlock | None,
     ) -> None:
         self.name = name
         self.link = link
         self.router = router
         self.lan = lan
-        self.nat: Translator | None = None
-        self.nat64: Nat64 | None = None
-        self.firewall: Firewall | None = None
+        self.nat = nat
+        self.nat64 = nat64
+        self.firewall = firewall
         self._wiring = wiring
         self._make_host = make_host
         self._lease_external = lease_external
-
-    def protect(self, box: UdpBlock | Firewall | Translator) -> None:
-        """Put one more box between the hosts and the internet, outside of those that are there."""
-        self.router.boxes.append(box)
-        if isinstance(box, Firewall):
-            self.firewall = box
-        elif isinstance(box, Nat64):
-            self.nat64 = box
-        elif isinstance(box, Translator):
-            self.nat = self.router.nat = box
-        if isinstance(box, Translator):
-            self._announce(box)
+        router.nat = nat
+        # What filters knows hosts by their own addresses, so it is inside of what translates.
+        router.boxes = [box for box in (udp_block, firewall, nat, nat64) if box is not None]
+        if lan.ipv6 is not None:
+            router.announce(lan.ipv6)
+        for translator in self._translators:
+            self._announce(translator)
 
     @property
     def external(self) -> tuple[str, ...]:
         """The external IPv4 addresses of the site's NAT, or of its NAT64."""
-        nat = self.nat or self.nat64
-        return () if nat is None else nat.external
+        return self._translators[0].external if self._translators else ()
 
     def host(
         self, name: str, *, interface: str = "eth0", link: Conditions = _CABLE, inward: Conditions | None = None
@@ -72,18 +71,33 @@ class Site:
         return host
 
     def join(
-        self, host: Host, interface: str, *, link: Conditions = _CABLE, inward: Conditions | None = None
+        self,
+        host: Host,
+        interface: str,
+        *,
+        metric: int = 0,
+        link: Conditions = _CABLE,
+        inward: Conditions | None = None,
     ) -> Interface:
-        """Give a host of elsewhere an interface here too: a phone has Wi-Fi and LTE. The first one is preferred."""
-        plugged = self._wiring.plug(host, interface, self.router, link, inward)
+        """Give a host of elsewhere an interface here too: a phone has Wi-Fi and LTE.
+
+        metric: of several ways out a host takes that with the lowest, and of those the one that it had first.
+        """
+        plugged = self._wiring.plug(host, interface, self.router, link, inward, metric)
         plugged.assign(self.lan.lease())
         return plugged
 
+    def leave(self, host: Host) -> None:
+        """Take away the interface that a host has here, as when a phone leaves the reach of its Wi-Fi for good."""
+        for interface in self._interfaces(host):
+            interface.assign([])
+            interface.link.cut()
+            host.remove_interface(interface)
+
     def move(self, host: Host) -> None:
         """Give a host other addresses of this network, as when its lease is not renewed."""
-        for interface in host.interfaces.values():
-            if interface.router is self.router:
-                interface.assign(self.lan.lease())
+        for interface in self._interfaces(host):
+            interface.assign(self.lan.lease())
 
     def reboot(self) -> None:
         """Restart the router: its NATs and its firewall forget all they know."""
@@ -93,13 +107,19 @@ class Site:
 
     def renumber(self) -> None:
         """Have the provider give the site's NATs other external addresses; they forget all they know."""
-        for nat in (self.nat, self.nat64):
-            if nat is not None:
-                for external in nat.external:
-                    self.router.withdraw(ipaddress.ip_network(external))
-                nat.reboot([self._lease_external() for _ in nat.external])
-                self._announce(nat)
+        for nat in self._translators:
+            for external in nat.external:
+                self.router.withdraw(ipaddress.ip_network(external))
+            nat.reboot([self._lease_external() for _ in nat.external])
+            self._announce(nat)
+
+    @property
+    def _translators(self) -> list[Translator]:
+        return [each for each in (self.nat, self.nat64) if each is not None]
 
     def _announce(self, nat: Translator) -> None:
         for external in nat.external:
             self.router.announce(ipaddress.ip_network(external))
+
+    def _interfaces(self, host: Host) -> list[Interface]:
+        return [interface for interface in host.interfaces.values() if interface.router is self.router]

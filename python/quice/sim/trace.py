@@ -18,9 +18,11 @@ class Digest:
         self._hash = hashlib.blake2b(digest_size=16)
 
     def __call__(self, passage: Passage) -> None:
-        packet = passage.packet
-        line = f"{passage.place} {passage.fate.value} {packet.protocol.name} {packet.source} {packet.destination} "
-        self._hash.update(_TIME.pack(passage.time) + line.encode() + packet.data + b"\n")
+        time, place, fate, (protocol, source, destination, data, *_) = passage
+        line = (
+            f"{place} {fate.value} {protocol:d} {source[0]} {source[1]} {destination[0]} {destination[1]} {len(data)} "
+        )
+        self._hash.update(_TIME.pack(time) + line.encode() + data)
 
     def hexdigest(self) -> str:
         """The hash of what has happened so far."""

@@ -23,14 +23,20 @@ class Wiring:
         self._report = report
 
     def plug(
-        self, host: Host, interface: str, router: Router, outward: Conditions, inward: Conditions | None
+        self,
+        host: Host,
+        interface: str,
+        router: Router,
+        outward: Conditions,
+        inward: Conditions | None,
+        metric: int = 0,
     ) -> Interface:
         """Give a host an interface on a router, without addresses yet. `inward` None is as `outward`."""
         name = f"{host.name}.{interface}"
         up = self._pipe(f"{name} out", outward, router.from_inside, instant=True)
         arrive = partial(host.receive, interface)
         down = self._pipe(f"{name} in", outward if inward is None else inward, arrive, instant=False)
-        plugged = Interface(interface, Link(up, down), router)
+        plugged = Interface(interface, Link(up, down), router, metric)
         host.add_interface(plugged)
         return plugged
 

@@ -86,7 +86,10 @@ class World:
         other site has. carrier: whether that is of the addresses for carriers' NATs (RFC 6598). behind: the site, such
         as a carrier's, that provides this one's uplink. `downlink` None is as `uplink`.
         """
-        network = self._addressing.lan(lan, ipv4=ipv4, ipv6=ipv6, translated=nat is not Nat.PUBLIC, carrier=carrier)
+        behaviour = kinds.behaviour(nat) if isinstance(nat, Nat) else nat
+        if ipv4 and behaviour is None and behind is not None and behind.nat is not None:
+            raise ValueError("public addresses can't be behind a NAT: add the hosts to the site above")
+        network = self._addressing.lan(lan, ipv4=ipv4, ipv6=ipv6, translated=behaviour is not None, carrier=carrier)
         name = name or f"site{network.number}"
         if name in self.sites:
             raise ValueError(f"there is a site {name!r} already")
@@ -94,19 +97,24 @@ class World:
         upstream = self.internet if behind is None else behind.router
         link = self._wiring.uplink(router, upstream, uplink, downlink)
         lease = self._addressing.ipv4 if behind is None else behind.lan.ipv4_address
-        site = self.sites[name] = Site(name, router, link, network, self._wiring, self._host, lease)
-        behaviour = kinds.behaviour(nat) if isinstance(nat, Nat) else nat
-        translates = ipv4 and behaviour is not None
-        if udp_ports is not None:
-            site.protect(UdpBlock(udp_ports))
-        if firewall is not None:
-            site.protect(Firewall(firewall, ipv4=not translates))
+        translator = translator64 = None
         if ipv4 and behaviour is not None:
-            site.protect(Translator(behaviour, [lease() for _ in range(external)], self.rng(f"{name}.nat")))
+            translator = Translator(behaviour, [lease() for _ in range(external)], self.rng(f"{name}.nat"))
         if nat64 is not None:
-            site.protect(Nat64(nat64, [lease() for _ in range(external)], self.rng(f"{name}.nat64")))
-        if network.ipv6 is not None:
-            router.announce(network.ipv6)
+            translator64 = Nat64(nat64, [lease() for _ in range(external)], self.rng(f"{name}.nat64"))
+        site = self.sites[name] = Site(
+            name,
+            router,
+            link,
+            network,
+            self._wiring,
+            self._host,
+            lease,
+            nat=translator,
+            nat64=translator64,
+            firewall=None if firewall is None else Firewall(firewall, ipv4=translator is None),
+            udp_block=None if udp_ports is None else UdpBlock(udp_ports),
+        )
         return site
 
     def at(self, time: float, action: Callable[..., object], *arguments: Any) -> None:
