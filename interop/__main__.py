@@ -11,8 +11,8 @@ from interop.play import PlayError, Side, ground, meet
 from interop.programs import AIOICE, QUICE, BuildError, Program, pion, pion_unavailable
 from lab.ground import LabError, available
 from lab.link import Conditions
-from lab.nat import Nat
 from lab.story import StoryError, exit_on_sigterm
+from quice.sim.kinds import Nat
 
 NATS = (
     (Nat.PUBLIC, Nat.PUBLIC),

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from interop.lines import Line
 from interop.programs import Program
 from lab.link import IDEAL, Conditions
-from lab.nat import Nat
 from lab.network import Lab
 from lab.site import Host
 from lab.story import Command, Machine
+from quice.sim.kinds import Nat
 
 PATIENCE = 20.0
 """Seconds within which both agents select a pair, far more than any of them needs."""

@@ -10,9 +10,11 @@ import sys
 
 from lab import probe
 from lab.ground import ENVIRONMENT, LabError, available
-from lab.nat import CLAIMS, Nat
-from lab.network import Host, Lab, clean
+from lab.nat import KINDS, named
+from lab.network import Lab, clean
+from lab.site import Host
 from lab.story import StoryError, exit_on_sigterm, serving
+from quice.sim.kinds import CLAIMS, Nat
 
 
 def _shell(nats: list[Nat]) -> int:
@@ -23,7 +25,7 @@ def _shell(nats: list[Nat]) -> int:
         with serving(server, server.address) as url:
             print(f"{url} serves; every host has it as QUICE_SERVER. On a host, from another terminal:")
             for nat, host in zip(nats, hosts, strict=True):
-                print(f"  {nat.value:19} {host.address:15} {_command(host, url)}")
+                print(f"  {nat.value:25} {host.address:15} {_command(host, url)}")
             print(f"This is a shell on the first, {nats[0].value}; the lab goes when it ends.", flush=True)
             # Here, `quice` and `python` are those that run the lab.
             path = f"{os.path.dirname(sys.executable)}:{ENVIRONMENT['PATH']}"
@@ -48,7 +50,7 @@ def _probe(nats: list[Nat]) -> int:
         verdict = f"mapping {measured.mapping.value}, filtering {measured.filtering.value}, port {kept}"
         claimed = measured == CLAIMS[nat]
         wrong += not claimed
-        print(f"{nat.value:19} {verdict}{'' if claimed else f', NOT AS CLAIMED: {CLAIMS[nat]}'}", flush=True)
+        print(f"{nat.value:25} {verdict}{'' if claimed else f', NOT AS CLAIMED: {CLAIMS[nat]}'}", flush=True)
     return 1 if wrong else 0
 
 
@@ -59,24 +61,15 @@ def _clean() -> int:
     return 0
 
 
-def _nat(name: str) -> Nat:
-    try:
-        return Nat(name)
-    except ValueError:
-        kinds = ", ".join(nat.value for nat in Nat)
-        raise argparse.ArgumentTypeError(f"no kind of NAT: {name!r}; there are {kinds}") from None
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    kinds = ", ".join(nat.value for nat in Nat)
     for name, help_text, nargs in (
         ("shell", "a shell on the first of these sites, with a server and the others around it", "+"),
         ("probe", "measure NATs of these kinds, by default of all", "*"),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text)
-        command.add_argument("nat", type=_nat, nargs=nargs, metavar="NAT", help=kinds)
+        command.add_argument("nat", type=named, nargs=nargs, metavar="NAT", help=KINDS)
     commands.add_parser("clean", help="remove the namespaces that a killed lab left")
     arguments = parser.parse_args()
     if (why_not := available()) is not None:

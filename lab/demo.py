@@ -16,8 +16,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from lab.ground import LabError, available
-from lab.nat import Nat
 from lab.story import Event, Machine, StoryError, ThisMachine, Transfer, exit_on_sigterm, serving, transfer, two_sites
+from quice.sim.kinds import Nat
 
 _MEGABYTE = 1_000_000
 

@@ -95,10 +95,11 @@ class Forwarder:
         while True:
             due = min((pipe.waiting[0][0] for pipe in self._by_socket.values() if pipe.waiting), default=None)
             timeout = None if due is None else max(0.0, due - time.monotonic())
-            ready = select.select([commands, *self._by_socket], [], [], timeout)[0]
+            sources: list[int | socket.socket] = [commands, *self._by_socket]
+            ready, _, _ = select.select(sources, [], [], timeout)
             self._release()
             for source in ready:
-                if source != commands:
+                if isinstance(source, socket.socket):
                     self._by_socket[source].receive()
                     self._release()
                     continue

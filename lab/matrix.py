@@ -8,30 +8,37 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.ground import LabError, available
 from lab.link import Conditions
-from lab.nat import Nat
-from lab.network import Host
+from lab.nat import KINDS, named
+from lab.site import Host
 from lab.story import Command, Event, StoryError, exit_on_sigterm, two_sites
+from quice.sim.kinds import CLAIMS, CLASSIC, Nat
+from quice.stun.discovery import Behaviour
 
-CONES = (Nat.PUBLIC, Nat.FULL_CONE, Nat.ADDRESS_RESTRICTED, Nat.PORT_RESTRICTED)
-WITH_SYMMETRIC = (Nat.PUBLIC, Nat.FULL_CONE, Nat.ADDRESS_RESTRICTED)
-DIRECT = [
-    *itertools.product(CONES, CONES),
-    *((Nat.SYMMETRIC, other) for other in WITH_SYMMETRIC),
-    *((other, Nat.SYMMETRIC) for other in WITH_SYMMETRIC),
-]
-"""Ordered pairs (who connects, who is connected to) that hole punching can serve."""
-IMPOSSIBLE = [
-    (Nat.SYMMETRIC, Nat.SYMMETRIC),
-    (Nat.SYMMETRIC, Nat.PORT_RESTRICTED),
-    (Nat.PORT_RESTRICTED, Nat.SYMMETRIC),
-]
-"""Pairs that only a relay could connect: a symmetric NAT's next port can't be known, and only that would be let in."""
+
+def is_served(one: Nat, other: Nat) -> bool:
+    """Whether hole punching can connect two such sites.
+
+    The port that a symmetric NAT maps for a new partner can't be known, and some filters let in only that.
+    """
+    return not any(
+        CLAIMS[here].mapping is not Behaviour.ENDPOINT_INDEPENDENT
+        and CLAIMS[there].filtering is Behaviour.ADDRESS_AND_PORT_DEPENDENT
+        for here, there in ((one, other), (other, one))
+    )
+
+
+def pairs(kinds: Iterable[Nat], *, served: bool) -> list[tuple[Nat, Nat]]:
+    """Ordered pairs (who connects, who is connected to) of these kinds that hole punching can serve, or the rest."""
+    kinds = list(kinds)
+    return [pair for pair in itertools.product(kinds, kinds) if is_served(*pair) is served]
+
+
 PATIENCE = 15.0
 """Seconds in which a pair that can't go direct says so."""
 
@@ -115,7 +122,7 @@ class _Table:
 
 _SHARES = (0.5, 0.95, 0.99, 1.0)
 _HEADINGS = ("connecting", "connected to", "direct", "no path", "median", "p95", "p99", "max (ms)")
-_LINE = "{:19} {:19} {:>7} {:>8} {:>7} {:>7} {:>7} {:>8}"
+_LINE = "{:25} {:25} {:>7} {:>8} {:>7} {:>7} {:>7} {:>8}"
 
 
 def _is_direct(one: Attempt) -> bool:
@@ -126,16 +133,17 @@ def _is_refused(one: Attempt) -> bool:
     return one.refused
 
 
-def _print_table(runs: int, conditions: Conditions) -> int:
+def _print_table(kinds: Sequence[Nat], runs: int, conditions: Conditions) -> int:
     print(_LINE.format(*_HEADINGS), flush=True)
     table = _Table(runs, conditions)
-    table.show(DIRECT, _is_direct)
-    table.show(IMPOSSIBLE, _is_refused)
+    table.show(pairs(kinds, served=True), _is_direct)
+    table.show(pairs(kinds, served=False), _is_refused)
     return table.end()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab.matrix", description=__doc__)
+    parser.add_argument("kinds", nargs="*", type=named, metavar="NAT", help=f"of these kinds, of {KINDS}")
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="connections for each pair")
     each = "at each of the two sites"
     parser.add_argument("--delay", type=float, default=0.0, metavar="MS", help=f"milliseconds, one way, {each}")
@@ -152,7 +160,8 @@ def main() -> int:
         print(why_not, file=sys.stderr)
         return 1
     try:
-        return _print_table(options.runs, Conditions(options.delay / 1000, options.jitter / 1000, options.loss / 100))
+        conditions = Conditions(options.delay / 1000, options.jitter / 1000, options.loss / 100)
+        return _print_table(options.kinds or CLASSIC, options.runs, conditions)
     except (LabError, StoryError) as error:
         print(error, file=sys.stderr)
         return 1

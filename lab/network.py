@@ -21,9 +21,10 @@ from types import TracebackType
 from lab.ground import Ground
 from lab.link import IDEAL, Cables, Conditions
 from lab.namespace import Namespace
-from lab.nat import Nat
 from lab.site import Host, Site
 from lab.switch import Switch
+from quice.sim.kinds import Nat
+from quice.sim.nat import NatBehaviour
 
 _PREFIX = "quice"
 _LEFT = re.compile(rf"^{_PREFIX}-(\d+)-")
@@ -70,17 +71,36 @@ class Lab:
         """Kill what still runs in the lab, and remove it."""
         self._exits.close()
 
-    def site(self, nat: Nat, *, behind: Site | None = None, ipv6: bool = False, conditions: Conditions = IDEAL) -> Site:
+    def site(
+        self,
+        nat: Nat | NatBehaviour,
+        *,
+        carrier: bool = False,
+        behind: Site | None = None,
+        ipv6: bool = False,
+        firewall: bool = False,
+        conditions: Conditions = IDEAL,
+    ) -> Site:
         """Add a site behind a NAT of this kind.
 
-        behind: a site, or a `carrier`, whose NAT stands between this one and the internet. ipv6: its hosts also have
-        public IPv6 addresses, unfiltered. conditions: those of its link to the internet; of each host's, without a NAT.
+        carrier: it gives addresses for carriers' customers (RFC 6598). behind: a site, such as a carrier, whose NAT
+        stands between this one and the internet.
+        ipv6: its hosts have public IPv6 addresses too. firewall: only answers reach these; without a NAT that goes
+        for IPv4 too.
+        conditions: those of the site's link to the internet; without a NAT, of each host's.
         """
-        return self._site(nat, _PRIVATE, behind, ipv6=ipv6, conditions=conditions)
-
-    def carrier(self, nat: Nat, *, conditions: Conditions = IDEAL) -> Site:
-        """Add a carrier with a NAT of its own (RFC 6888), for sites `behind` it."""
-        return self._site(nat, _SHARED, None, ipv6=False, conditions=conditions)
+        number = next(self._sites)
+        return Site(
+            f"s{number}",
+            nat,
+            new_namespace=self._namespace,
+            cables=self._cables,
+            upstream=behind.switch if behind else self._internet,
+            prefix=f"{_SHARED if carrier else _PRIVATE}.{number}",
+            prefix_v6=f"{_PUBLIC_V6}:{number}" if ipv6 else None,
+            firewall=firewall,
+            conditions=conditions,
+        )
 
     def server(self, *, ipv6: bool = False, conditions: Conditions = IDEAL) -> Host:
         """Add a host on the internet with a second address, as a server that measures NATs needs."""
@@ -89,19 +109,6 @@ class Lab:
         host = Host(namespace, self._internet.plug(namespace, "eth0", conditions))
         host.second_address, host.second_ipv6 = self._internet.add_address(namespace, "eth0")
         return host
-
-    def _site(self, nat: Nat, prefix: str, behind: Site | None, *, ipv6: bool, conditions: Conditions) -> Site:
-        number = next(self._sites)
-        return Site(
-            f"s{number}",
-            nat,
-            new_namespace=self._namespace,
-            cables=self._cables,
-            upstream=behind.switch if behind else self._internet,
-            prefix=f"{prefix}.{number}",
-            prefix_v6=f"{_PUBLIC_V6}:{number}" if ipv6 else None,
-            conditions=conditions,
-        )
 
     def _namespace(self, name: str, *, ipv6: bool = False) -> Namespace:
         namespace = Namespace(self._ground, f"{self._name}-{name}", ipv6=ipv6)

@@ -1,13 +1,17 @@
 """Measure how a NAT maps and filters, by STUN (RFC 5780 §4).
 
-`python -m lab.probe serve ADDRESS OTHER` answers on two addresses and two ports. From behind a NAT, `python -m
-lab.probe measure ADDRESS` asks it and prints the verdict as JSON, and `python -m lab.probe mapped ADDRESS` prints
-the address that it was seen from.
+`python -m lab.probe serve ADDRESS OTHER` answers on two addresses and two ports. From behind a NAT these ask it:
+
+    python -m lab.probe measure ADDRESS         the verdict, as JSON
+    python -m lab.probe mapped ADDRESS [PORT]   the address and port that it was seen from; PORT: from this one here
+    python -m lab.probe ports ADDRESS           how the NAT allocates ports
+    python -m lab.probe hairpinning ADDRESS     what becomes of a packet to the NAT's own external address
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import select
@@ -16,13 +20,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import msgspec
 
-from lab.nat import Nat
-from lab.network import Host, Lab
+from lab.network import Lab
+from lab.site import Host
+from quice.sim.kinds import Nat
+from quice.sim.nat import Hairpinning, PortAllocation
 from quice.stun import discovery
 from quice.stun.discovery import Discovery, Questions, Verdict
 from quice.wire import Address
@@ -30,6 +36,8 @@ from quice.wire import Address
 PORTS = (3478, 3479)
 _WAIT = 0.3
 """Seconds; a lab's delays are shorter, so that only a filter makes an answer late."""
+_SOCKETS = 5
+_TRIES = 3
 _PROBE = (sys.executable, "-m", "lab.probe")
 
 T = TypeVar("T")
@@ -66,16 +74,46 @@ def measure(address: str) -> Verdict:
         return Verdict(mapping, _discover(discovery.filtering(server), sock), preserves_port)
 
 
-def mapped(address: str) -> str:
-    """The IP address that the server at `address` sees us come from; raises `DiscoveryError`."""
-    with _socket_to(address) as sock:
-        return _discover(discovery.mapped(Address(address, PORTS[0])), sock).host
+def mapped(address: str, port: int = 0) -> Address:
+    """Where the server at `address` sees us come from; raises `DiscoveryError`."""
+    with _socket_to(address, port) as sock:
+        return _mapped(sock, address)
 
 
-def verdict(host: Host, server: Host) -> Verdict:
-    """What a lab's host measures at a lab's server, on which `serving` is entered."""
-    output = host.run(*_PROBE, "measure", server.address)
-    return msgspec.json.decode(output, type=Verdict)
+def ports(address: str) -> PortAllocation:
+    """Which port each of several sockets got, one after the other; raises `DiscoveryError`."""
+    with ExitStack() as sockets:
+        mine = [sockets.enter_context(_socket_to(address)) for _ in range(_SOCKETS)]
+        given = [_mapped(sock, address).port for sock in mine]
+        if given == [sock.getsockname()[1] for sock in mine]:
+            return PortAllocation.PRESERVED
+    steps = {after - before for before, after in itertools.pairwise(given)}
+    return PortAllocation.SEQUENTIAL if steps == {1} else PortAllocation.RANDOM
+
+
+def hairpinning(address: str) -> Hairpinning:
+    """What becomes of packets between two sockets here, sent to their external addresses; raises `DiscoveryError`."""
+    with _socket_to(address) as one, _socket_to(address) as two:
+        outside = {one: _mapped(one, address), two: _mapped(two, address)}
+        for _ in range(_TRIES):
+            # Each way, as a filter may want to have seen a packet out before it lets one in.
+            two.sendto(b"in", outside[one])
+            one.sendto(b"out", outside[two])
+            if select.select([one], [], [], _WAIT)[0]:
+                source = Address(*one.recvfrom(2048)[1][:2])
+                return Hairpinning.EXTERNAL_SOURCE if source == outside[two] else Hairpinning.INTERNAL_SOURCE
+    return Hairpinning.OFF
+
+
+def verdict(host: Host, server: str) -> Verdict:
+    """What a lab's host measures at a server's address, at which `serving` is entered."""
+    return msgspec.json.decode(host.run(*_PROBE, "measure", server), type=Verdict)
+
+
+def mapping_of(host: Host, server: str, port: int) -> Address:
+    """Where such a server sees a port of a lab's host."""
+    there, _, number = host.run(*_PROBE, "mapped", server, str(port)).strip().rpartition(":")
+    return Address(there.strip("[]"), int(number))
 
 
 @contextmanager
@@ -97,7 +135,11 @@ def verdict_of(nat: Nat) -> Verdict:
     with Lab() as lab:
         server = lab.server()
         with serving(server, server.address, server.second_address):
-            return verdict(lab.site(nat).host(), server)
+            return verdict(lab.site(nat).host(), server.address)
+
+
+def _mapped(sock: socket.socket, address: str) -> Address:
+    return _discover(discovery.mapped(Address(address, PORTS[0])), sock)
 
 
 def _discover(questions: Questions[T], sock: socket.socket) -> T:
@@ -121,8 +163,8 @@ def _socket(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _socket_to(address: str) -> socket.socket:
-    return _socket("::" if ":" in address else "0.0.0.0", 0)
+def _socket_to(address: str, port: int = 0) -> socket.socket:
+    return _socket("::" if ":" in address else "0.0.0.0", port)
 
 
 def main() -> None:
@@ -131,14 +173,19 @@ def main() -> None:
     server = commands.add_parser("serve")
     server.add_argument("address")
     server.add_argument("other")
-    for name in ("measure", "mapped"):
+    for name in ("measure", "mapped", "ports", "hairpinning"):
         commands.add_parser(name).add_argument("address")
+    commands.choices["mapped"].add_argument("port", nargs="?", type=int, default=0)
     arguments = parser.parse_args()
     match arguments.command:
         case "serve":
             serve(arguments.address, arguments.other)
         case "mapped":
-            print(mapped(arguments.address))
+            print(mapped(arguments.address, arguments.port))
+        case "ports":
+            print(ports(arguments.address).value)
+        case "hairpinning":
+            print(hairpinning(arguments.address).value)
         case "measure":
             print(msgspec.json.encode(measure(arguments.address)).decode())
 

@@ -10,10 +10,13 @@ from typing import Any
 from lab.ground import LabError
 from lab.link import IDEAL, Cables, Conditions, Link
 from lab.namespace import Namespace
-from lab.nat import RULES, Nat
+from lab.nat import HOST_FIREWALL, REMOVAL, ROUTER_FIREWALL, forgetting, known_behaviour, rules
 from lab.switch import Plugged, Switch
+from quice.sim.kinds import Nat
+from quice.sim.nat import NatBehaviour
 
 NewNamespace = Callable[..., Namespace]
+_WAN = "wan"
 
 
 class Host:
@@ -48,45 +51,112 @@ class Site:
     def __init__(
         self,
         name: str,
-        nat: Nat,
+        nat: Nat | NatBehaviour,
         *,
         new_namespace: NewNamespace,
         cables: Cables,
         upstream: Switch,
         prefix: str,
         prefix_v6: str | None,
+        firewall: bool,
         conditions: Conditions,
     ) -> None:
         self.nat = nat
-        self._name = name
-        self._new_namespace = new_namespace
-        self._ipv6 = prefix_v6 is not None
-        self._conditions = conditions
-        self._hosts = itertools.count(1)
         self.links: list[Link] = []
         """What connects the site to the internet: its router's link; without a NAT that of each host."""
         self.switch = upstream
-        """What a host of the site is plugged into, and what a site behind this one is."""
+        """What a host of the site is plugged into, and the router of a site behind this one."""
+        self._name = name
+        self._new_namespace = new_namespace
+        self._ipv6 = prefix_v6 is not None
+        self._firewall = firewall
+        self._conditions = conditions
+        self._hosts = itertools.count(1)
+        self._router: Router | None = None
         if self._ipv6 and not upstream.has_ipv6:
             raise LabError("no IPv6 behind a site that has none")
-        if nat is not Nat.PUBLIC:
-            self._build_router(upstream, cables, prefix, prefix_v6)
+        if (behaviour := known_behaviour(nat)) is not None:
+            namespace = new_namespace(f"{name}router", ipv6=self._ipv6)
+            self._router = Router(namespace, upstream, behaviour, conditions, firewall=firewall)
+            self.links.append(self._router.link)
+            self.switch = Switch(cables, namespace, "lan", prefix, prefix_v6)
+            if self._ipv6:
+                upstream.router.ip(f"route add {prefix_v6}::/64 via {self._router.ipv6}")
+
+    @property
+    def address(self) -> str:
+        """The external address of the site's NAT."""
+        return self._nat_router("address").address
 
     def host(self) -> Host:
         """Add a host to the site."""
         namespace = self._new_namespace(f"{self._name}host{next(self._hosts)}", ipv6=self._ipv6)
-        public = self.nat is Nat.PUBLIC
-        plugged = self.switch.plug(namespace, "eth0", self._conditions if public else IDEAL)
-        if public:
-            self.links.append(plugged.link)
+        if self._router is not None:
+            return Host(namespace, self.switch.plug(namespace, "eth0", IDEAL))
+        plugged = self.switch.plug(namespace, "eth0", self._conditions)
+        self.links.append(plugged.link)
+        if self._firewall:
+            namespace.nft(HOST_FIREWALL)
         return Host(namespace, plugged)
 
-    def _build_router(self, upstream: Switch, cables: Cables, prefix: str, prefix_v6: str | None) -> None:
-        router = self._new_namespace(f"{self._name}router", ipv6=self._ipv6)
-        wan = upstream.plug(router, "wan", self._conditions)
-        self.links.append(wan.link)
-        self.switch = Switch(cables, router, "lan", prefix, prefix_v6)
-        if RULES[self.nat]:
-            router.nft(RULES[self.nat])
-        if self._ipv6:
-            upstream.router.ip(f"route add {prefix_v6}::/64 via {wan.ipv6}")
+    def rebind(self, *, new_address: bool = False) -> None:
+        """Have the NAT forget all UDP mappings: a port that is mapped again gets another external one.
+
+        new_address: the NAT itself gets another external address instead, and TCP connections through it die too.
+        """
+        router = self._nat_router("mappings")
+        if new_address:
+            router.renumber()
+        else:
+            router.forget()
+
+    def cut(self) -> None:
+        """Cut the site from the internet, in silence."""
+        for link in self.links:
+            link.cut()
+
+    def restore(self) -> None:
+        """Undo a cut."""
+        for link in self.links:
+            link.restore()
+
+    def block_udp(self) -> None:
+        """Let no UDP in or out from now on, and no answer tell of that."""
+        for link in self.links:
+            link.block_udp()
+
+    def _nat_router(self, what: str) -> Router:
+        if self._router is None:
+            raise LabError(f"no NAT, and no {what} of one, stands before a public site")
+        return self._router
+
+
+class Router:
+    """What translates between a site's hosts and the network that its "wan" is plugged into."""
+
+    def __init__(
+        self, namespace: Namespace, upstream: Switch, nat: NatBehaviour, conditions: Conditions, *, firewall: bool
+    ) -> None:
+        self._namespace = namespace
+        self._upstream = upstream
+        self._nat = nat
+        self._zone = 1
+        plugged = upstream.plug(namespace, _WAN, conditions)
+        self.link, self.address, self.ipv6 = plugged.link, plugged.address, plugged.ipv6
+        namespace.nft(rules(nat, self.address, self._zone))
+        # Netfilter's own notes live as long as those of the rules; these settings come with the rules.
+        timeouts = ("udp_timeout", "udp_timeout_stream")
+        namespace.sysctl(*(f"net.netfilter.nf_conntrack_{name}={nat.timeout:.0f}" for name in timeouts))
+        if firewall:
+            namespace.nft(ROUTER_FIREWALL)
+
+    def forget(self) -> None:
+        """Forget all UDP mappings."""
+        self._zone += 1
+        self._namespace.nft(forgetting(self._zone))
+
+    def renumber(self) -> None:
+        """Get another external address."""
+        self._zone += 1
+        self.address = self._upstream.replace_address(self._namespace, _WAN, self.address)
+        self._namespace.nft(f"{REMOVAL}\n{rules(self._nat, self.address, self._zone)}")

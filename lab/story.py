@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.link import IDEAL, Conditions
-from lab.nat import Nat
-from lab.network import Host, Lab
+from lab.network import Lab
+from lab.site import Host
+from quice.sim.kinds import Nat
 
 QUICE = (sys.executable, "-c", "from quice.cli import main; main()")
 Event = dict[str, Any]

@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quice.sim.kinds import Nat, behaviour
+from quice.sim.kinds import CLASSIC, Nat, behaviour
 from quice.sim.link import Conditions
 from scenarios.random_session import Place, Plan
 
 DELAY = 0.025
 """Seconds, one way, at each site: 50 ms to the server and back, 100 ms to the peer and back."""
-PAIRS = list(itertools.product(Nat, Nat))
+PAIRS = list(itertools.product(CLASSIC, CLASSIC))
 """Who connects, and who is connected to."""
 
 
@@ -68,7 +68,7 @@ def table(rows: Sequence[Row]) -> str:
 def picture(rows: Sequence[Row]) -> str:
     """The rows as an SVG: a square for each pair, the faster the greener, with its median and p95."""
     size, left, top = 92, 150, 60
-    kinds = list(Nat)
+    kinds = CLASSIC
     by_pair = {row.pair: row for row in rows}
     width, height = left + size * len(kinds) + 20, top + size * len(kinds) + 50
     parts = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from quice.sim.kinds import Nat, behaviour
+from quice.sim.kinds import CLASSIC, Nat, behaviour
 from quice.sim.link import Bursts, Conditions
 from quice.sim.nat import Hairpinning, NatBehaviour, PortAllocation
 from quice.sim.simulation import Simulation
@@ -98,7 +98,7 @@ def _place(dice: random.Random) -> Place:
     if kind < 0.15:
         nat = None
     elif kind < 0.6:
-        nat = behaviour(dice.choice([nat for nat in Nat if nat is not Nat.PUBLIC]))
+        nat = behaviour(dice.choice([nat for nat in CLASSIC if nat is not Nat.PUBLIC]))
     else:
         nat = _nat(dice)
     carrier = _nat(dice) if nat is not None and dice.random() < 0.15 else None

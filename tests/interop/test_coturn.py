@@ -15,9 +15,10 @@ from interop.play import Side, ground, meet
 from interop.programs import QUICE
 from lab import probe
 from lab.ground import ENVIRONMENT, available
-from lab.nat import CLAIMS, Behaviour, Nat
 from lab.network import Lab
 from lab.site import Host
+from quice.sim.kinds import CLAIMS, Nat
+from quice.stun.discovery import Behaviour
 
 UNAVAILABLE = available() or next(
     (
@@ -86,7 +87,7 @@ def test_rfc5780_with_coturns_server_we_measure_every_nat_as_it_is(nat: Nat, tmp
     with Lab() as lab:
         server = lab.server()
         with coturn(server, tmp_path):
-            assert probe.verdict(lab.site(nat).host(), server) == CLAIMS[nat]
+            assert probe.verdict(lab.site(nat).host(), server.address) == CLAIMS[nat]
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ import pytest
 from interop.play import Meeting, Side, ground, meet
 from interop.programs import AIOICE, QUICE, Program, pion, pion_unavailable
 from lab.ground import available
-from lab.nat import Nat
 from lab.network import Lab
 from lab.site import Host
+from quice.sim.kinds import Nat
 
 UNAVAILABLE = available()
 pytestmark = [

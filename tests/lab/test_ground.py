@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from lab.ground import Ground, LabError, available
-from lab.nat import Nat
 from lab.network import Lab, clean
+from quice.sim.kinds import Nat
 
 UNAVAILABLE = available()
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))]
@@ -21,7 +21,7 @@ AS_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 WAIT = """
 import signal
 from lab.network import Lab
-from lab.nat import Nat
+from quice.sim.kinds import Nat
 from lab.story import exit_on_sigterm
 exit_on_sigterm()
 with Lab() as lab:
@@ -77,8 +77,9 @@ def test_a_user_without_rights_has_the_same_nats() -> None:
     assert result.stderr == ""
     assert result.returncode == 0
     assert result.stdout.splitlines() == [
-        "address_restricted  mapping endpoint_independent, filtering address_dependent, port kept",
-        "symmetric           mapping address_and_port_dependent, filtering address_and_port_dependent, port changed",
+        "address_restricted        mapping endpoint_independent, filtering address_dependent, port kept",
+        "symmetric                 mapping address_and_port_dependent, filtering address_and_port_dependent, "
+        "port changed",
     ]
 
 

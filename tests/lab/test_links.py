@@ -12,8 +12,9 @@ import pytest
 
 from lab.ground import available
 from lab.link import Conditions
-from lab.nat import Nat
-from lab.network import Host, Lab
+from lab.network import Lab
+from lab.site import Host
+from quice.sim.kinds import Nat
 
 UNAVAILABLE = available()
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from quice.sim.nat import NatBehaviour, PortAllocation
+from quice.sim.nat import Hairpinning, NatBehaviour, PortAllocation
 from quice.stun.discovery import Behaviour, Verdict
 
 
@@ -16,26 +16,45 @@ class Nat(str, enum.Enum):
     ADDRESS_RESTRICTED = "address_restricted"
     PORT_RESTRICTED = "port_restricted"
     SYMMETRIC = "symmetric"
+    FULL_CONE_RANDOM = "full_cone_random"
+    ADDRESS_RESTRICTED_RANDOM = "address_restricted_random"
+    PORT_RESTRICTED_RANDOM = "port_restricted_random"
+    SYMMETRIC_SEQUENTIAL = "symmetric_sequential"
+    HAIRPINNING = "hairpinning"
 
+
+CLASSIC = (Nat.PUBLIC, Nat.FULL_CONE, Nat.ADDRESS_RESTRICTED, Nat.PORT_RESTRICTED, Nat.SYMMETRIC)
+"""The kinds that RFC 3489 named."""
 
 _INDEPENDENT = Behaviour.ENDPOINT_INDEPENDENT
 _BY_ADDRESS = Behaviour.ADDRESS_DEPENDENT
 _BY_PORT = Behaviour.ADDRESS_AND_PORT_DEPENDENT
 
-CLAIMS = {
-    Nat.PUBLIC: Verdict(_INDEPENDENT, _INDEPENDENT, preserves_port=True),
-    Nat.FULL_CONE: Verdict(_INDEPENDENT, _INDEPENDENT, preserves_port=True),
-    Nat.ADDRESS_RESTRICTED: Verdict(_INDEPENDENT, _BY_ADDRESS, preserves_port=True),
-    Nat.PORT_RESTRICTED: Verdict(_INDEPENDENT, _BY_PORT, preserves_port=True),
-    Nat.SYMMETRIC: Verdict(_BY_PORT, _BY_PORT, preserves_port=False),
+BEHAVIOURS = {
+    Nat.FULL_CONE: NatBehaviour(_INDEPENDENT, _INDEPENDENT),
+    Nat.ADDRESS_RESTRICTED: NatBehaviour(_INDEPENDENT, _BY_ADDRESS),
+    Nat.PORT_RESTRICTED: NatBehaviour(_INDEPENDENT, _BY_PORT),
+    Nat.SYMMETRIC: NatBehaviour(_BY_PORT, _BY_PORT, PortAllocation.RANDOM),
+    Nat.FULL_CONE_RANDOM: NatBehaviour(_INDEPENDENT, _INDEPENDENT, PortAllocation.RANDOM),
+    Nat.ADDRESS_RESTRICTED_RANDOM: NatBehaviour(_INDEPENDENT, _BY_ADDRESS, PortAllocation.RANDOM),
+    Nat.PORT_RESTRICTED_RANDOM: NatBehaviour(_INDEPENDENT, _BY_PORT, PortAllocation.RANDOM),
+    Nat.SYMMETRIC_SEQUENTIAL: NatBehaviour(_BY_PORT, _BY_PORT, PortAllocation.SEQUENTIAL),
+    Nat.HAIRPINNING: NatBehaviour(_INDEPENDENT, _BY_PORT, hairpinning=Hairpinning.EXTERNAL_SOURCE),
 }
+"""How each kind behaves; PUBLIC is no NAT."""
+
+
+def _claim(kind: Nat) -> Verdict:
+    if kind is Nat.PUBLIC:
+        return Verdict(_INDEPENDENT, _INDEPENDENT, preserves_port=True)
+    known = BEHAVIOURS[kind]
+    return Verdict(known.mapping, known.filtering, preserves_port=known.ports is PortAllocation.PRESERVED)
+
+
+CLAIMS = {kind: _claim(kind) for kind in Nat}
 """What each kind says of itself; a probe says whether it is true."""
 
 
 def behaviour(kind: Nat) -> NatBehaviour | None:
-    """The behaviour of a NAT of this kind as its claim has it, None where there is no NAT."""
-    if kind is Nat.PUBLIC:
-        return None
-    claim = CLAIMS[kind]
-    ports = PortAllocation.PRESERVED if claim.preserves_port else PortAllocation.RANDOM
-    return NatBehaviour(claim.mapping, claim.filtering, ports)
+    """The behaviour of a NAT of this kind, None where there is no NAT."""
+    return BEHAVIOURS.get(kind)
