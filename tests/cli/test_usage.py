@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -188,6 +190,12 @@ async def test_the_command_is_called_quice_in_what_it_says() -> None:
     status, _, errors = await run("send")
     assert status == 2
     assert "Usage: quice send" in errors
+
+
+def test_the_package_runs_as_a_command_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "quice", "receive", "x"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: not a valid ticket")
 
 
 async def test_whoever_reads_no_further_ends_the_command_without_a_traceback(tmp_path: Path) -> None:

@@ -81,13 +81,13 @@ class Output:
                 self._bars = None
 
     def _json_progress(self) -> Callable[[int, int], None]:
-        last = 0.0
+        last, told = 0.0, (-1, -1)
 
         def tell(done: int, total: int) -> None:
-            nonlocal last
+            nonlocal last, told
             now = time.monotonic()
-            if done == total or now - last >= _PROGRESS_INTERVAL:
-                last = now
+            if (done, total) != told and (done == total or now - last >= _PROGRESS_INTERVAL):
+                last, told = now, (done, total)
                 self.event("progress", bytes=done, total=total)
 
         return tell
