@@ -290,6 +290,47 @@ def test_a_close_carries_its_code_and_reason_and_drains_both_sides() -> None:
     assert pair.server.due is None
 
 
+@pytest.mark.parametrize("closer", ["we", "the peer"])
+def test_a_closed_connection_refuses_at_once_what_cannot_happen_any_more(closer: str) -> None:
+    pair = Pair()
+    near, far = pair.connected()
+    stream = opened(near, unidirectional=False)
+    near.write(stream, b"x", 0)
+    pair.drive(lambda: bool(pair.server.seen(Event.Opened)))
+    far.write(stream, b"answer", 0)
+    far.send_datagram(b"word")
+    pair.advance(0.1)
+    if closer == "we":
+        near.close(7, b"")
+    else:
+        far.close(7, b"")
+        pair.drive(lambda: bool(pair.client.seen(Event.Lost)))
+    assert not pair.client.seen(Event.Drained)
+    # What had come before is still there.
+    assert near.read(stream, 100) == b"answer"
+    assert near.receive_datagram() == b"word"
+    for use in (
+        partial(near.open, unidirectional=True),
+        partial(near.open, unidirectional=False),
+        partial(near.read, stream, 1),
+        partial(near.readinto, stream, bytearray(1)),
+        partial(near.write, stream, b"x", 0),
+        partial(near.finish, stream),
+        partial(near.reset, stream, 0),
+        partial(near.stop, stream, 0),
+        partial(near.priority, stream),
+        partial(near.set_priority, stream, 1),
+        partial(near.send_datagram, b"x"),
+        near.receive_datagram,
+        near.max_datagram_size,
+    ):
+        with pytest.raises(_native.ConnectionGone):
+            use()
+    assert near.stats()["sent_datagrams"] == pair.client.sent
+    assert len(near.paths()) == 1
+    near.close(0, b"")
+
+
 def test_a_handle_of_a_drained_connection_never_reaches_its_successor() -> None:
     pair = Pair()
     first, _ = pair.connected()
