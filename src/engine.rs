@@ -236,7 +236,7 @@ impl Engine {
         match self.endpoint.handle(now, path, ecn, data, &mut response) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
-                    connection.quic.handle_event(event);
+                    connection.handle_event(event);
                     self.decide_race(now, handle);
                     self.unsettle(handle);
                 }

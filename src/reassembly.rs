@@ -1,10 +1,9 @@
 //! A stream's received bytes, put in order for the application.
 //!
-//! noq keeps out-of-order chunks unmerged and ends the connection when a stream has more than about a thousand
-//! of them (quinn issue 2809): with a window of 16 MiB, one lost packet on a fast link is enough, and so is an
-//! application that reads slowly. So every chunk is taken out of noq as soon as it is there, in whatever order,
-//! and put in order here. Memory stays bounded by the connection's receive window, which `Connection` shrinks
-//! by what is held here.
+//! noq ends the connection when a stream has more than about a thousand chunks that are not read (quinn issue
+//! 2809): with a window of 16 MiB, one lost packet on a fast link is enough, and so is an application that reads
+//! slowly. So chunks are taken out of noq in whatever order before they are too many, and put in order here.
+//! Memory stays bounded by the connection's receive window, which `Connection` shrinks by what is held here.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,8 +25,8 @@ pub struct Reassembly {
 }
 
 impl Reassembly {
-    /// Take in a chunk that has not been received before.
-    pub fn insert(&mut self, offset: u64, chunk: Bytes) {
+    /// Take in a chunk that has not been received before. Returns whether it adjoins what can be read.
+    pub fn insert(&mut self, offset: u64, chunk: Bytes) -> bool {
         let chunk = if chunk.len() < COPY_BELOW {
             Bytes::copy_from_slice(&chunk)
         } else {
@@ -35,7 +34,7 @@ impl Reassembly {
         };
         if offset != self.ready_end {
             self.waiting.insert(offset, chunk);
-            return;
+            return false;
         }
         self.append(chunk);
         while let Some(entry) = self.waiting.first_entry() {
@@ -45,6 +44,7 @@ impl Reassembly {
             let chunk = entry.remove();
             self.append(chunk);
         }
+        true
     }
 
     fn append(&mut self, chunk: Bytes) {

@@ -136,7 +136,7 @@ impl PyConnection {
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let id = stream(stream_id)?;
         self.with(|connection| {
-            let count = connection.available(id).min(limit);
+            let count = connection.available(id, limit);
             if count == 0 {
                 return match read_into(connection, id, &mut [])? {
                     Some(_) => Ok(Some(PyBytes::new(py, b""))),
