@@ -7,7 +7,8 @@ use bytes::Bytes;
 use noq_proto::crypto::rustls::HandshakeData;
 use noq_proto::{
     ClosedStream, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event as QuicEvent,
-    PathId, ReadError, SendDatagramError, StreamEvent, StreamId, VarInt, WriteError,
+    PathId, ReadError, SendDatagramError, StreamEvent, StreamId, TransportError,
+    TransportErrorCode, VarInt, WriteError,
 };
 use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
@@ -24,8 +25,22 @@ const LEFT_IN_NOQ: usize = 1024;
 const RESERVE: u64 = 2 << 20;
 /// Datagrams after which to collect, though more of the batch are there.
 const BATCH: usize = 256;
+/// The gaps that the received bytes of a connection may have at least, and one more for so many bytes of its
+/// window. Twice what a window full of packets has of which every other is lost, and a bound on the memory and
+/// the time (noq looks at all gaps of a stream for each frame) that a peer can take with tiny frames.
+const GAPS: usize = 1024;
+
 fn reserve(window: u64) -> u64 {
     RESERVE.min(window / 2)
+}
+
+fn most_gaps(window: u64) -> usize {
+    GAPS + usize::try_from(window).unwrap_or(usize::MAX) / 1024
+}
+
+fn too_many_gaps() -> TransportError {
+    let reason = "too many gaps in what was received on the streams";
+    TransportError::new(TransportErrorCode::INTERNAL_ERROR, reason.into())
 }
 
 /// What the layer above must know of a connection.
@@ -83,6 +98,8 @@ pub struct Connection {
     events: Vec<Event>,
     /// Bytes in all `receivers`, received and not read.
     unread: u64,
+    /// Gaps in all `receivers`.
+    gaps: usize,
     /// Datagrams since the last `collect`.
     uncollected: usize,
     receive_window: u64,
@@ -116,6 +133,7 @@ impl Connection {
             receivers: FxHashMap::default(),
             events: Vec::new(),
             unread: 0,
+            gaps: 0,
             uncollected: 0,
             receive_window,
             announced_window: receive_window,
@@ -133,16 +151,16 @@ impl Connection {
     }
 
     /// Take in what noq's endpoint has for this connection, such as a datagram.
-    pub fn handle_event(&mut self, event: ConnectionEvent) {
+    pub fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
         self.quic.handle_event(event);
         self.uncollected += 1;
         if self.uncollected == BATCH {
-            self.collect();
+            self.collect(now);
         }
     }
 
     /// Take over what noq has to tell, and those received bytes that it can't keep or somebody waits for.
-    pub fn collect(&mut self) {
+    pub fn collect(&mut self, now: Instant) {
         self.uncollected = 0;
         while let Some(event) = self.quic.poll() {
             match event {
@@ -164,6 +182,22 @@ impl Connection {
                 | QuicEvent::NatTraversal(_) => {}
             }
         }
+        if self.gaps > most_gaps(self.receive_window) && !self.quic.is_closed() {
+            self.fail(now, too_many_gaps());
+        }
+    }
+
+    /// End the connection for a fault of the peer that noq does not see.
+    fn fail(&mut self, now: Instant, error: TransportError) {
+        // noq sends only an application's close for its caller (RFC 9000 §19.19); the code is the transport's.
+        let reason = Bytes::from(error.reason.clone());
+        let code = VarInt::from_u64(error.code.into()).unwrap_or_default();
+        self.quic.close(now, code, reason);
+        self.receivers.clear();
+        self.unread = 0;
+        self.gaps = 0;
+        let error = ConnectionError::TransportError(error);
+        self.events.push(Event::Lost(error));
     }
 
     fn collect_stream(&mut self, event: StreamEvent) {
@@ -214,6 +248,7 @@ impl Connection {
             return;
         }
         let mut end = None;
+        let gaps = receiver.reassembly.gaps();
         let mut stream = self.quic.recv_stream(id);
         let Ok(mut chunks) = stream.read(false) else {
             return;
@@ -242,6 +277,7 @@ impl Connection {
         }
         // What it would tell us to transmit goes out when the connection is settled.
         let _ = chunks.finalize();
+        self.gaps = self.gaps - gaps + receiver.reassembly.gaps();
         if let Some(end) = end {
             return self.end(id, end);
         }
@@ -258,6 +294,7 @@ impl Connection {
         };
         if end.is_err() {
             // RFC 9000 §3.2: a reset may discard what was received and not read.
+            self.gaps -= receiver.reassembly.gaps();
             self.unread -= receiver.reassembly.discard();
         }
         receiver.end = Some(end);
@@ -351,6 +388,7 @@ impl Connection {
         let Some(mut receiver) = self.receivers.remove(&id) else {
             return Ok(());
         };
+        self.gaps -= receiver.reassembly.gaps();
         self.unread -= receiver.reassembly.discard();
         self.announce_window();
         if receiver.end.is_some() {
