@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use noq_proto::crypto::rustls::HandshakeData;
 use noq_proto::{
-    ClosedStream, ConnectionError, ConnectionHandle, Dir, Event as QuicEvent, PathId, ReadError,
-    ReadableError, SendDatagramError, StreamEvent, StreamId, VarInt, WriteError,
+    ClosedStream, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event as QuicEvent,
+    PathId, ReadError, SendDatagramError, StreamEvent, StreamId, TransportError,
+    TransportErrorCode, VarInt, WriteError,
 };
 use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
@@ -15,11 +16,31 @@ use rustls::pki_types::CertificateDer;
 use crate::reassembly::Reassembly;
 use crate::tls::{PeerKey, peer_key};
 
-/// The most that one drain brings: a full batch of GRO buffers, of which there are 32.
+/// Chunks of a stream that noq may hold: it takes 2048, and what comes before the next `collect` must fit as well.
+///
+/// Since noq grants the peer anew what is taken out of it, this is also how much of a stream's window is kept
+/// when nobody reads the stream: a window of more than so many packets gives way to the connection's.
+const LEFT_IN_NOQ: usize = 1024;
+/// The most that one drain brings: `LEFT_IN_NOQ` packets and those of a batch.
 const RESERVE: u64 = 2 << 20;
+/// Datagrams after which to collect, though more of the batch are there.
+const BATCH: usize = 256;
+/// The gaps that the received bytes of a connection may have at least, and one more for so many bytes of its
+/// window. Twice what a window full of packets has of which every other is lost, and a bound on the memory and
+/// the time (noq looks at all gaps of a stream for each frame) that a peer can take with tiny frames.
+const GAPS: usize = 1024;
 
 fn reserve(window: u64) -> u64 {
     RESERVE.min(window / 2)
+}
+
+fn most_gaps(window: u64) -> usize {
+    GAPS + usize::try_from(window).unwrap_or(usize::MAX) / 1024
+}
+
+fn too_many_gaps() -> TransportError {
+    let reason = "too many gaps in what was received on the streams";
+    TransportError::new(TransportErrorCode::INTERNAL_ERROR, reason.into())
 }
 
 /// What the layer above must know of a connection.
@@ -62,6 +83,8 @@ pub enum Read {
 #[derive(Default)]
 struct Receiver {
     reassembly: Reassembly,
+    /// At most so many chunks are in noq.
+    left: usize,
     /// How it ended, once noq has handed over everything.
     end: Option<Result<(), VarInt>>,
     reader_waits: bool,
@@ -75,6 +98,10 @@ pub struct Connection {
     events: Vec<Event>,
     /// Bytes in all `receivers`, received and not read.
     unread: u64,
+    /// Gaps in all `receivers`.
+    gaps: usize,
+    /// Datagrams since the last `collect`.
+    uncollected: usize,
     receive_window: u64,
     /// The window last given to noq.
     announced_window: u64,
@@ -106,6 +133,8 @@ impl Connection {
             receivers: FxHashMap::default(),
             events: Vec::new(),
             unread: 0,
+            gaps: 0,
+            uncollected: 0,
             receive_window,
             announced_window: receive_window,
             datagram_reader_waits: false,
@@ -121,8 +150,18 @@ impl Connection {
         connection
     }
 
-    /// Take over what noq has to tell, and every byte it has received.
-    pub fn collect(&mut self) {
+    /// Take in what noq's endpoint has for this connection, such as a datagram.
+    pub fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
+        self.quic.handle_event(event);
+        self.uncollected += 1;
+        if self.uncollected == BATCH {
+            self.collect(now);
+        }
+    }
+
+    /// Take over what noq has to tell, and those received bytes that it can't keep or somebody waits for.
+    pub fn collect(&mut self, now: Instant) {
+        self.uncollected = 0;
         while let Some(event) = self.quic.poll() {
             match event {
                 QuicEvent::Connected => {
@@ -143,6 +182,22 @@ impl Connection {
                 | QuicEvent::NatTraversal(_) => {}
             }
         }
+        if self.gaps > most_gaps(self.receive_window) && !self.quic.is_closed() {
+            self.fail(now, too_many_gaps());
+        }
+    }
+
+    /// End the connection for a fault of the peer that noq does not see.
+    fn fail(&mut self, now: Instant, error: TransportError) {
+        // noq sends only an application's close for its caller (RFC 9000 §19.19); the code is the transport's.
+        let reason = Bytes::from(error.reason.clone());
+        let code = VarInt::from_u64(error.code.into()).unwrap_or_default();
+        self.quic.close(now, code, reason);
+        self.receivers.clear();
+        self.unread = 0;
+        self.gaps = 0;
+        let error = ConnectionError::TransportError(error);
+        self.events.push(Event::Lost(error));
     }
 
     fn collect_stream(&mut self, event: StreamEvent) {
@@ -151,10 +206,10 @@ impl Connection {
                 while let Some(id) = self.quic.streams().accept(dir) {
                     self.receivers.insert(id, Receiver::default());
                     self.events.push(Event::Opened(id));
-                    self.drain(id);
+                    self.arrived(id);
                 }
             }
-            StreamEvent::Readable { id } => self.drain(id),
+            StreamEvent::Readable { id } => self.arrived(id),
             StreamEvent::Writable { id } => self.events.push(Event::Writable(id)),
             StreamEvent::Finished { id } => self.events.push(Event::Finished(id)),
             StreamEvent::Stopped { id, error_code } => {
@@ -164,42 +219,86 @@ impl Connection {
         }
     }
 
-    /// Move what noq has of a stream into its reassembly buffer.
-    fn drain(&mut self, id: StreamId) {
+    /// noq has a chunk more of a stream, or its end.
+    fn arrived(&mut self, id: StreamId) {
         let Some(receiver) = self.receivers.get_mut(&id) else {
             return;
         };
-        if receiver.end.is_some() {
+        receiver.left += 1;
+        if receiver.left >= LEFT_IN_NOQ {
+            self.drain(id, usize::MAX);
+        } else if receiver.reader_waits {
+            self.drain(id, 1);
+        } else if receiver.end.is_none()
+            && let Ok(Some(code)) = self.quic.recv_stream(id).received_reset()
+        {
+            self.end(id, Err(code));
+        }
+    }
+
+    /// Move bytes of a stream from noq into its reassembly buffer until `wanted` of them can be read.
+    ///
+    /// No more than that, for noq grants the peer anew whatever is taken out of it (RFC 9000 §4.1 has a stream's
+    /// limit move with what the application reads).
+    fn drain(&mut self, id: StreamId, wanted: usize) {
+        let Some(receiver) = self.receivers.get_mut(&id) else {
+            return;
+        };
+        if receiver.end.is_some() || receiver.reassembly.available() >= wanted {
             return;
         }
+        let mut end = None;
+        let gaps = receiver.reassembly.gaps();
         let mut stream = self.quic.recv_stream(id);
-        match stream.read(false) {
-            Ok(mut chunks) => {
-                loop {
-                    match chunks.next(usize::MAX) {
-                        Ok(Some(chunk)) => {
-                            self.unread += chunk.bytes.len() as u64;
-                            receiver.reassembly.insert(chunk.offset, chunk.bytes);
-                        }
-                        Ok(None) => receiver.end = Some(Ok(())),
-                        Err(ReadError::Reset(code)) => {
-                            // RFC 9000 §3.2: a reset may discard what was received and not read.
-                            self.unread -= receiver.reassembly.discard();
-                            receiver.end = Some(Err(code));
-                        }
-                        Err(ReadError::Blocked) => break,
-                    }
-                    if receiver.end.is_some() {
+        let Ok(mut chunks) = stream.read(false) else {
+            return;
+        };
+        while receiver.reassembly.available() < wanted {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => {
+                    receiver.left = receiver.left.saturating_sub(1);
+                    self.unread += chunk.bytes.len() as u64;
+                    let in_order = receiver.reassembly.insert(chunk.offset, chunk.bytes);
+                    // Chunks come by offset: no later one fills the gap before this one.
+                    if !in_order && wanted < usize::MAX {
                         break;
                     }
                 }
-                // What it would tell us to transmit goes out when the connection is settled.
-                let _ = chunks.finalize();
+                Ok(None) => end = Some(Ok(())),
+                Err(ReadError::Reset(code)) => end = Some(Err(code)),
+                Err(ReadError::Blocked) => {
+                    receiver.left = 0;
+                    break;
+                }
             }
-            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => return,
+            if end.is_some() {
+                break;
+            }
         }
-        let something = receiver.reassembly.available() > 0 || receiver.end.is_some();
-        if something && std::mem::take(&mut receiver.reader_waits) {
+        // What it would tell us to transmit goes out when the connection is settled.
+        let _ = chunks.finalize();
+        self.gaps = self.gaps - gaps + receiver.reassembly.gaps();
+        if let Some(end) = end {
+            return self.end(id, end);
+        }
+        if receiver.reassembly.available() > 0 && std::mem::take(&mut receiver.reader_waits) {
+            self.events.push(Event::Readable(id));
+        }
+        self.announce_window();
+    }
+
+    /// Nothing more comes on this stream.
+    fn end(&mut self, id: StreamId, end: Result<(), VarInt>) {
+        let Some(receiver) = self.receivers.get_mut(&id) else {
+            return;
+        };
+        if end.is_err() {
+            // RFC 9000 §3.2: a reset may discard what was received and not read.
+            self.gaps -= receiver.reassembly.gaps();
+            self.unread -= receiver.reassembly.discard();
+        }
+        receiver.end = Some(end);
+        if std::mem::take(&mut receiver.reader_waits) {
             self.events.push(Event::Readable(id));
         }
         self.announce_window();
@@ -252,20 +351,22 @@ impl Connection {
         id.dir() == Dir::Bi || id.initiator() == self.quic.side()
     }
 
-    /// How many bytes `read` has for this stream now.
-    pub fn available(&self, id: StreamId) -> usize {
+    /// How many of `wanted` bytes `read` has for this stream now.
+    pub fn available(&mut self, id: StreamId, wanted: usize) -> usize {
+        self.drain(id, wanted);
         self.receivers
             .get(&id)
-            .map_or(0, |receiver| receiver.reassembly.available())
+            .map_or(0, |receiver| receiver.reassembly.available().min(wanted))
     }
 
     /// Fill `out` from the stream; `Read::Bytes` holds how many bytes were written to it.
     pub fn read(&mut self, id: StreamId, out: &mut [u8]) -> Read {
+        self.drain(id, out.len().max(1));
         let Some(receiver) = self.receivers.get_mut(&id) else {
             return Read::Closed;
         };
-        let count = receiver.reassembly.read(out);
-        if count > 0 {
+        if receiver.reassembly.available() > 0 {
+            let count = receiver.reassembly.read(out);
             self.unread -= count as u64;
             self.announce_window();
             return Read::Bytes(count);
@@ -287,6 +388,7 @@ impl Connection {
         let Some(mut receiver) = self.receivers.remove(&id) else {
             return Ok(());
         };
+        self.gaps -= receiver.reassembly.gaps();
         self.unread -= receiver.reassembly.discard();
         self.announce_window();
         if receiver.end.is_some() {

@@ -236,7 +236,7 @@ impl Engine {
         match self.endpoint.handle(now, path, ecn, data, &mut response) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
-                    connection.quic.handle_event(event);
+                    connection.handle_event(now, event);
                     self.decide_race(now, handle);
                     self.unsettle(handle);
                 }
@@ -258,7 +258,7 @@ impl Engine {
         let Some(race) = connection.race.filter(|_| !connection.was_connected) else {
             return;
         };
-        connection.collect();
+        connection.collect(now);
         if !connection.was_connected {
             return;
         }
@@ -332,7 +332,7 @@ impl Engine {
                 continue;
             };
             if self.turn == 0 {
-                connection.collect();
+                connection.collect(now);
             }
             let first_local = connection.first_local;
             let segments = if connection.quic.is_closed() {
@@ -349,7 +349,7 @@ impl Engine {
                 return Some(transmit);
             }
             if !self.consult_endpoint(handle) {
-                self.settle(handle);
+                self.settle(now, handle);
                 self.next_turn(false);
             }
         }
@@ -385,13 +385,13 @@ impl Engine {
     }
 
     /// A connection has nothing more to send: hand on its events, set its timer, forget it if it is drained.
-    fn settle(&mut self, handle: ConnectionHandle) {
+    fn settle(&mut self, now: Instant, handle: ConnectionHandle) {
         let Some(connection) = self.connections[handle.0].as_deref_mut() else {
             return;
         };
         let handshaking = !connection.was_connected && !connection.quic.is_closed();
         let drained = connection.drained;
-        connection.collect();
+        connection.collect(now);
         let id = connection.id;
         let events = connection.take_events();
         self.events

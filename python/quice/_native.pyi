@@ -41,7 +41,7 @@ class StreamClosed(Exception):  # noqa: N818
     """This half of the stream is over: finished, reset or stopped by us, or never opened."""
 
 class ConnectionGone(Exception):  # noqa: N818
-    """The connection is drained, and its handle means nothing any more."""
+    """The connection is closed, or drained and its handle means nothing any more."""
 
 class RaceWon(Exception):  # noqa: N818
     """Another attempt of the race is a connection already."""
@@ -135,7 +135,8 @@ class Engine:
         """Close the sockets at once; connections that are still open are abandoned."""
 
 class Connection:
-    """A handle to a connection. It owns nothing. Every method raises `ConnectionGone` once it is drained."""
+    """A handle to a connection. It owns nothing. Every method raises `ConnectionGone` once it is drained; once it
+    is closed, whoever did that, all but `close`, `paths`, `stats` and the reading of what has come before."""
 
     @property
     def id(self) -> int: ...

@@ -14,8 +14,9 @@ class TransportConfig:
     keep_alive: seconds after which an idle connection sends a ping, which also keeps NAT bindings open
         (RFC 4787 §4.3 lets them expire after two minutes, many do after thirty seconds); a third of
         `idle_timeout`, and at most 15, by default.
-    stream_window: bytes the peer may be ahead of what has arrived in one stream; bounds its rate at
-        stream_window / round-trip time.
+    stream_window: bytes the peer may be ahead of what is read in one stream; bounds its rate at
+        stream_window / round-trip time. Beyond 1 MiB it suits rate rather than fairness: a stream left unread
+        then takes all of `connection_window`, and other streams wait until it is read, reset or stopped.
     connection_window: bytes that may wait unread in all streams of a connection together.
     send_window: bytes that may wait for acknowledgement before `write` waits.
     max_streams: streams of each kind that the peer may have open at once.

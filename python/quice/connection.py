@@ -144,7 +144,10 @@ class Connection:
         """
         while True:
             self._raise_if_closed()
-            stream_id = self._native.open(unidirectional=unidirectional)
+            try:
+                stream_id = self._native.open(unidirectional=unidirectional)
+            except _native.ConnectionGone:
+                raise self._gone() from None
             if stream_id is not None:
                 return self._stream(stream_id)
             await self._change()
@@ -172,6 +175,8 @@ class Connection:
             sent = self._native.send_datagram(data)
         except _native.DatagramRefused as error:
             raise DatagramError(str(error)) from None
+        except _native.ConnectionGone:
+            raise self._gone() from None
         self._pump.wake()
         return sent
 
@@ -181,7 +186,7 @@ class Connection:
             try:
                 datagram = self._native.receive_datagram()
             except _native.ConnectionGone:
-                datagram = None
+                raise self._gone() from None
             if datagram is not None:
                 return datagram
             self._raise_if_closed()
@@ -191,7 +196,10 @@ class Connection:
     def max_datagram_size(self) -> int:
         """Bytes that a datagram may have now; 0 when the peer takes none. Raises `ConnectionClosedError`."""
         self._raise_if_closed()
-        return self._native.max_datagram_size() or 0
+        try:
+            return self._native.max_datagram_size() or 0
+        except _native.ConnectionGone:
+            raise self._gone() from None
 
     @property
     def paths(self) -> list[Path]:
@@ -207,7 +215,7 @@ class Connection:
         try:
             return ConnectionStats(**self._native.stats())
         except _native.ConnectionGone:
-            raise self._error or LocallyClosedError() from None
+            raise self._gone() from None
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """Close the connection at once: what the peer has not yet received is lost to it.
@@ -279,6 +287,13 @@ class Connection:
         for stream in list(self._streams.values()):
             stream._on_connection_closed()
         self._notify()
+
+    def _gone(self) -> Error:
+        """Why the connection is over, which the engine knows before its event has been dispatched."""
+        if self._error is None:
+            self._pump.wake()
+            self._pump.flush()
+        return self._error or LocallyClosedError()
 
     def _raise_if_closed(self) -> None:
         if self._error is not None:

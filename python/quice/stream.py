@@ -51,15 +51,15 @@ class Stream:
         """Streams of higher priority send first; 0 for all at first."""
         try:
             return self._native.priority(self.id)
-        except (_native.StreamClosed, _native.ConnectionGone):
-            raise self._over() from None
+        except Exception as error:
+            raise self._translated(error) from None
 
     @priority.setter
     def priority(self, value: int) -> None:
         try:
             self._native.set_priority(self.id, value)
-        except (_native.StreamClosed, _native.ConnectionGone):
-            raise self._over() from None
+        except Exception as error:
+            raise self._translated(error) from None
 
     async def read(self, n: int = _DEFAULT_READ) -> bytes:
         """Return what is there, up to `n` bytes, waiting if nothing is; b"" at the end of the stream.
@@ -209,9 +209,6 @@ class Stream:
         self._on_readable()
         self._on_writable()
 
-    def _over(self) -> Exception:
-        return self.connection._error or StreamClosedError()
-
     def _translated(self, error: Exception) -> Exception:
         """The public error for one of the engine's."""
         match error:
@@ -220,8 +217,10 @@ class Stream:
                 return StreamResetError(error.args[0])
             case _native.StreamStopped():
                 return StreamStoppedError(error.args[0])
-            case _native.StreamClosed() | _native.ConnectionGone():
-                return self._over()
+            case _native.StreamClosed():
+                return self.connection._error or StreamClosedError()
+            case _native.ConnectionGone():
+                return self.connection._gone()
             case _:
                 return error
 

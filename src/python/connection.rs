@@ -68,14 +68,27 @@ impl PyConnection {
         self.with_state(|state| act(found(state, self.id)?))
     }
 
+    /// As `with`, for what has no effect any more once the connection is closed, and nothing to wait for.
+    fn with_open<T>(&self, act: impl FnOnce(&mut Connection) -> PyResult<T>) -> PyResult<T> {
+        self.with(|connection| {
+            if connection.quic.is_closed() {
+                return Err(gone());
+            }
+            act(connection)
+        })
+    }
+
     fn with_state<T>(&self, act: impl FnOnce(&mut State) -> PyResult<T>) -> PyResult<T> {
         act(&mut self.driver.lock())
     }
 }
 
 fn found(state: &mut State, id: u64) -> PyResult<&mut Connection> {
-    let gone = || ConnectionGone::new_err("this connection is no more");
     state.engine.connection(id).ok_or_else(gone)
+}
+
+fn gone() -> PyErr {
+    ConnectionGone::new_err("this connection is no more")
 }
 
 fn stream(id: u64) -> PyResult<StreamId> {
@@ -111,7 +124,7 @@ impl PyConnection {
     #[pyo3(signature = (*, unidirectional))]
     fn open(&self, unidirectional: bool) -> PyResult<Option<u64>> {
         let dir = if unidirectional { Dir::Uni } else { Dir::Bi };
-        self.with(|connection| Ok(connection.open(dir).map(u64::from)))
+        self.with_open(|connection| Ok(connection.open(dir).map(u64::from)))
     }
 
     /// Up to `limit` bytes; b"" at the end; `None` for nothing yet, and an `Event.Readable` will follow.
@@ -123,7 +136,7 @@ impl PyConnection {
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let id = stream(stream_id)?;
         self.with(|connection| {
-            let count = connection.available(id).min(limit);
+            let count = connection.available(id, limit);
             if count == 0 {
                 return match read_into(connection, id, &mut [])? {
                     Some(_) => Ok(Some(PyBytes::new(py, b""))),
@@ -151,12 +164,12 @@ impl PyConnection {
         let id = stream(stream_id)?;
         let buffer = Buffer::readable(buffer)?;
         let data = buffer.bytes().get(offset..).unwrap_or_default();
-        self.with(|connection| connection.write(id, data).map_err(write_error))
+        self.with_open(|connection| connection.write(id, data).map_err(write_error))
     }
 
     fn finish(&self, stream_id: u64) -> PyResult<()> {
         let id = stream(stream_id)?;
-        self.with(|connection| {
+        self.with_open(|connection| {
             connection.finish(id).map_err(|error| match error {
                 noq_proto::FinishError::Stopped(code) => StreamStopped::new_err(u64::from(code)),
                 noq_proto::FinishError::ClosedStream => closed(error),
@@ -166,28 +179,28 @@ impl PyConnection {
 
     fn reset(&self, stream_id: u64, error_code: u64) -> PyResult<()> {
         let (id, error_code) = (stream(stream_id)?, code(error_code)?);
-        self.with(|connection| connection.reset(id, error_code).map_err(closed))
+        self.with_open(|connection| connection.reset(id, error_code).map_err(closed))
     }
 
     fn stop(&self, stream_id: u64, error_code: u64) -> PyResult<()> {
         let (id, error_code) = (stream(stream_id)?, code(error_code)?);
-        self.with(|connection| connection.stop(id, error_code).map_err(closed))
+        self.with_open(|connection| connection.stop(id, error_code).map_err(closed))
     }
 
     fn priority(&self, stream_id: u64) -> PyResult<i32> {
         let id = stream(stream_id)?;
-        self.with(|connection| connection.priority(id).map_err(closed))
+        self.with_open(|connection| connection.priority(id).map_err(closed))
     }
 
     fn set_priority(&self, stream_id: u64, priority: i32) -> PyResult<()> {
         let id = stream(stream_id)?;
-        self.with(|connection| connection.set_priority(id, priority).map_err(closed))
+        self.with_open(|connection| connection.set_priority(id, priority).map_err(closed))
     }
 
     /// Queue a datagram. False while the buffer is full: an `Event.DatagramsUnblocked` will follow.
     fn send_datagram(&self, data: &Bound<'_, PyAny>) -> PyResult<bool> {
         let data = Buffer::readable(data)?;
-        self.with(|connection| match connection.send_datagram(data.bytes()) {
+        self.with_open(|connection| match connection.send_datagram(data.bytes()) {
             Ok(()) => Ok(true),
             Err(SendDatagramError::Blocked(_)) => Ok(false),
             Err(error) => Err(DatagramRefused::new_err(error.to_string())),
@@ -197,15 +210,17 @@ impl PyConnection {
     /// The next datagram, or `None` and an `Event.DatagramReceived` will follow.
     fn receive_datagram<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         self.with(|connection| {
-            Ok(connection
-                .receive_datagram()
-                .map(|datagram| PyBytes::new(py, &datagram)))
+            let datagram = connection.receive_datagram();
+            if datagram.is_none() && connection.quic.is_closed() {
+                return Err(gone());
+            }
+            Ok(datagram.map(|datagram| PyBytes::new(py, &datagram)))
         })
     }
 
     /// The largest datagram that fits now, or `None` if the peer takes none.
     fn max_datagram_size(&self) -> PyResult<Option<usize>> {
-        self.with(|connection| Ok(connection.max_datagram_size()))
+        self.with_open(|connection| Ok(connection.max_datagram_size()))
     }
 
     /// Say goodbye with an application code and reason.
@@ -277,6 +292,7 @@ fn read_into(connection: &mut Connection, id: StreamId, out: &mut [u8]) -> PyRes
     match connection.read(id, out) {
         Read::Bytes(count) => Ok(Some(count)),
         Read::Finished => Ok(Some(0)),
+        Read::Blocked if connection.quic.is_closed() => Err(gone()),
         Read::Blocked => Ok(None),
         Read::Reset(code) => Err(StreamReset::new_err(u64::from(code))),
         Read::Closed => Err(closed(())),

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+import time
 
 import pytest
 
@@ -62,6 +63,35 @@ async def test_a_one_way_stream_goes_one_way(pair: Pair) -> None:
     assert await there.readinto(buffer) == 5
     assert buffer[:5] == b"hello"
     assert await there.readinto(buffer) == 0
+
+
+@pytest.mark.parametrize("use", ["open", "write", "finish", "read", "priority", "send_datagram", "max_datagram_size"])
+async def test_a_connection_closed_while_the_loop_was_busy_says_by_whom_at_once(pair: Pair, use: str) -> None:
+    stream = await pair.near.open_stream()
+    await stream.write(b"x")
+    await pair.far.accept_stream()
+    pair.far.close(7, "enough")
+    pair.far._pump.flush()
+    # The guardian takes in the peer's close, and the loop has no turn to hear of it.
+    time.sleep(0.1)
+    assert not pair.near.is_closed
+    with pytest.raises(PeerClosedError) as caught:
+        match use:
+            case "open":
+                await pair.near.open_stream()
+            case "write":
+                await stream.write(b"y")
+            case "finish":
+                stream.finish()
+            case "read":
+                await stream.read()
+            case "priority":
+                stream.priority = 1
+            case "send_datagram":
+                pair.near.send_datagram(b"y")
+            case "max_datagram_size":
+                _ = pair.near.max_datagram_size
+    assert (caught.value.code, caught.value.reason) == (7, "enough")
 
 
 async def test_a_reset_reaches_the_reader_with_its_code(pair: Pair) -> None:

@@ -274,7 +274,7 @@ def test_losers_learn_of_it_when_the_winner_is_known() -> None:
 def test_an_attempt_may_join_until_the_race_is_won() -> None:
     course = Course()
     course.attempt(0)
-    course.run(0.3, lambda: True)
+    course.run(0.2, lambda: True)
     course.attempt(1)
     course.pump()
     # The first attempt is cut off, the second is not.

@@ -79,9 +79,10 @@ def issue() -> Certificates:
 class Ours:
     """Our engine on a socket and the running loop, with the events that it has reported."""
 
-    def __init__(self, certificates: Certificates, *, serves: bool) -> None:
+    def __init__(self, certificates: Certificates, *, serves: bool, config: TransportConfig | None = None) -> None:
         alpns = [ALPN.encode()] if serves else []
-        self.engine = _native.Engine(certificates.credentials(), alpns, TransportConfig(), sockets=True)
+        settings = config or TransportConfig()
+        self.engine = _native.Engine(certificates.credentials(), alpns, settings, sockets=True)
         self._events: list[_native.Event] = []
         self._news = asyncio.Event()
         self.pump = SocketPump(self.engine, self._on_event)
@@ -190,8 +191,8 @@ class Meeting:
 
 
 @asynccontextmanager
-async def ours_serves(certificates: Certificates) -> AsyncIterator[Meeting]:
-    ours = Ours(certificates, serves=True)
+async def ours_serves(certificates: Certificates, config: TransportConfig | None = None) -> AsyncIterator[Meeting]:
+    ours = Ours(certificates, serves=True, config=config)
     config = configuration(certificates, serves=False)
     try:
         async with connect(*ours.address, configuration=config, create_protocol=Theirs) as protocol:
