@@ -32,8 +32,6 @@ pub enum Event {
     /// A stream on which a read found nothing has something now: bytes, the end, or a reset.
     Readable(StreamId),
     Writable(StreamId),
-    /// The peer has everything up to our end of the stream.
-    Finished(StreamId),
     Stopped(StreamId, VarInt),
     StreamsAvailable(Dir),
     DatagramReceived,
@@ -151,7 +149,8 @@ impl Connection {
             }
             StreamEvent::Readable { id } => self.drain(id),
             StreamEvent::Writable { id } => self.events.push(Event::Writable(id)),
-            StreamEvent::Finished { id } => self.events.push(Event::Finished(id)),
+            // Nobody waits for the peer to have all of a stream; as an event it would cost each request.
+            StreamEvent::Finished { .. } => {}
             StreamEvent::Stopped { id, error_code } => {
                 self.events.push(Event::Stopped(id, error_code));
             }

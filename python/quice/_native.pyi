@@ -206,10 +206,6 @@ class Event:
         connection: int
         stream: int
 
-    class Finished(Event):
-        connection: int
-        stream: int
-
     class Stopped(Event):
         connection: int
         stream: int

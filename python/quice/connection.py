@@ -255,9 +255,6 @@ class Connection:
         if (stream := self._streams.get(event.stream)) is not None:
             stream._on_writable()
 
-    def _on_finished(self, event: Event.Finished) -> None:
-        """The peer has all of our half; nothing waits for that."""
-
     def _on_change(self, event: Event) -> None:
         self._notify()
 
@@ -340,7 +337,6 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.Readable: Connection._on_readable,
         Event.Writable: Connection._on_writable,
         Event.Stopped: Connection._on_writable,
-        Event.Finished: Connection._on_finished,
         Event.StreamsAvailable: Connection._on_change,
         Event.DatagramReceived: Connection._on_change,
         Event.DatagramsUnblocked: Connection._on_change,
