@@ -289,6 +289,19 @@ impl Connection {
         self.quic.recv_stream(id).stop(code)
     }
 
+    /// Give a stream up that nobody can read or write any more: what was written counts as all, what comes is not
+    /// wanted. Returns whether there is something to tell the peer.
+    pub fn release(&mut self, id: StreamId) -> bool {
+        let granted = self.announced_window;
+        let reading = self
+            .receivers
+            .get(&id)
+            .is_some_and(|receiver| receiver.end.is_none());
+        let stopped = self.stop(id, VarInt::from_u32(0)).is_ok() && reading;
+        let finished = self.finish(id).is_ok();
+        stopped || finished || self.announced_window > granted
+    }
+
     /// Take as much of `data` as fits; `Event::Writable` follows when it was not all of it.
     pub fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, WriteError> {
         if !self.sends(id) {

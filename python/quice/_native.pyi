@@ -154,6 +154,10 @@ class Connection:
     def priority(self, stream: int) -> int: ...
     def set_priority(self, stream: int, priority: int) -> None: ...
     def send_datagram(self, data: Buffer) -> bool:
+    def release(self, stream: int) -> bool:
+        """Give up a stream that nobody can use any more: finish our half, stop the peer's. Returns whether there is
+        something to send for it."""
+
         """False while the buffer is full: `Event.DatagramsUnblocked` will follow. Raises `DatagramRefused`."""
 
     def receive_datagram(self) -> bytes | None:
