@@ -371,6 +371,22 @@ impl Engine {
         }
     }
 
+    /// Whether something was received that an application tends to answer at once.
+    pub fn awaits_answer(&mut self) -> bool {
+        for handle in &self.unsettled {
+            if let Some(connection) = self.connections[handle.0].as_deref_mut() {
+                connection.collect();
+                let id = connection.id;
+                let events = connection.take_events();
+                self.events
+                    .extend(events.into_iter().map(|event| (id, event)));
+            }
+        }
+        self.events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Opened(_) | Event::Readable(_)))
+    }
+
     pub fn take_events(&mut self) -> Vec<(u64, Event)> {
         std::mem::take(&mut self.events)
     }

@@ -108,7 +108,12 @@ fn watch(driver: &Driver, fds: &mut Vec<RawFd>) -> Option<Option<Instant>> {
     let state = driver.lock();
     fds.clear();
     fds.extend(state.sockets().iter().map(Socket::fd));
-    let until = state.engine.next_timeout();
+    // What the loop holds back until the application answers is due at once, once the application does not.
+    let until = if state.engine.has_work() {
+        Some(Instant::now())
+    } else {
+        state.engine.next_timeout()
+    };
     let nanos = until.map_or(u64::MAX, |time| driver.nanos(time));
     driver.guardian_until.store(nanos, Ordering::Relaxed);
     Some(until)
@@ -140,7 +145,7 @@ fn guard(driver: &Driver) {
 fn stand_in(driver: &Driver, pumped: u64) {
     while driver.last_pumped() == pumped && !driver.stop.load(Ordering::Relaxed) {
         let mut state = driver.lock();
-        let progress = state.pump(true);
+        let progress = state.pump(true, false);
         let news = state.engine.has_news();
         let fds: Vec<RawFd> = state.sockets().iter().map(Socket::fd).collect();
         drop(state);
