@@ -1,8 +1,10 @@
-"""quice through its public API: `server`, or `client PORT bytes|requests|idle N`."""
+"""quice through its public API: `LOOP server`, or `LOOP client PORT bytes|requests|idle N`, where LOOP is asyncio or
+uvloop."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import sys
 import time
@@ -27,9 +29,11 @@ async def answer(stream: Stream) -> None:
 
 
 async def serve_connection(connection: Connection) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        async for stream in connection:
-            tasks.create_task(answer(stream))
+    tasks = set()
+    async for stream in connection:
+        task = asyncio.create_task(answer(stream))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
 
 async def server() -> None:
@@ -78,7 +82,8 @@ async def send_requests(connection: Connection, count: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "server":
-        asyncio.run(server())
+    run = importlib.import_module(sys.argv[1]).run
+    if sys.argv[2] == "server":
+        run(server())
     else:
-        asyncio.run(client(int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
+        run(client(int(sys.argv[3]), sys.argv[4], int(sys.argv[5])))

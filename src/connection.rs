@@ -55,8 +55,6 @@ pub enum Event {
     /// A stream on which a read found nothing has something now: bytes, the end, or a reset.
     Readable(StreamId),
     Writable(StreamId),
-    /// The peer has everything up to our end of the stream.
-    Finished(StreamId),
     Stopped(StreamId, VarInt),
     StreamsAvailable(Dir),
     DatagramReceived,
@@ -211,7 +209,8 @@ impl Connection {
             }
             StreamEvent::Readable { id } => self.arrived(id),
             StreamEvent::Writable { id } => self.events.push(Event::Writable(id)),
-            StreamEvent::Finished { id } => self.events.push(Event::Finished(id)),
+            // Nobody waits for the peer to have all of a stream; as an event it would cost each request.
+            StreamEvent::Finished { .. } => {}
             StreamEvent::Stopped { id, error_code } => {
                 self.events.push(Event::Stopped(id, error_code));
             }
@@ -395,6 +394,19 @@ impl Connection {
             return Ok(());
         }
         self.quic.recv_stream(id).stop(code)
+    }
+
+    /// Give a stream up that nobody can read or write any more: what was written counts as all, what comes is not
+    /// wanted. Returns whether there is something to tell the peer.
+    pub fn release(&mut self, id: StreamId) -> bool {
+        let granted = self.announced_window;
+        let reading = self
+            .receivers
+            .get(&id)
+            .is_some_and(|receiver| receiver.end.is_none());
+        let stopped = self.stop(id, VarInt::from_u32(0)).is_ok() && reading;
+        let finished = self.finish(id).is_ok();
+        stopped || finished || self.announced_window > granted
     }
 
     /// Take as much of `data` as fits; `Event::Writable` follows when it was not all of it.

@@ -56,6 +56,8 @@ pub struct Progress {
     pub more: bool,
     /// A socket's buffer is full: pump again when it is writable.
     pub blocked: bool,
+    /// Nothing was sent, so that acknowledgements can leave with the application's answers.
+    pub held: bool,
     pub next_timeout: Option<Instant>,
 }
 
@@ -118,10 +120,12 @@ impl Driver {
     }
 
     /// Pump for the event loop.
-    pub fn pump(&self, state: &mut State, receive: bool) -> Progress {
-        let progress = state.pump(receive);
-        self.pumped
-            .store(self.nanos(Instant::now()), Ordering::Relaxed);
+    pub fn pump(&self, state: &mut State, receive: bool, hold: bool) -> Progress {
+        let progress = state.pump(receive, hold);
+        if !progress.held {
+            self.pumped
+                .store(self.nanos(Instant::now()), Ordering::Relaxed);
+        }
         let wanted = progress.next_timeout.map_or(u64::MAX, |t| self.nanos(t));
         if wanted < self.guardian_until.load(Ordering::Relaxed) {
             self.alarm.set();
@@ -230,16 +234,23 @@ impl State {
     }
 
     /// Receive (if asked to: the caller knows that no socket is readable), handle timeouts and transmit, in turn,
-    /// until nothing is left or the time is up.
-    pub fn pump(&mut self, receive: bool) -> Progress {
+    /// until nothing is left or the time is up. `hold`: leave the transmitting to the next pump when the application
+    /// will probably answer what was received.
+    pub fn pump(&mut self, receive: bool, hold: bool) -> Progress {
         let start = self.now();
         let mut now = start;
         let mut blocked = false;
         let mut more = false;
+        let mut held = false;
         if !self.closed {
             loop {
                 let readable = receive && self.receive(now);
                 self.engine.handle_timeouts(now);
+                if hold && receive && !readable && self.engine.awaits_answer() {
+                    held = true;
+                    more = true;
+                    break;
+                }
                 blocked = self.transmit(now);
                 if !readable && (blocked || !self.engine.has_work()) {
                     break;
@@ -254,6 +265,7 @@ impl State {
         Progress {
             more,
             blocked,
+            held,
             next_timeout: self.engine.next_timeout(),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig,
-    FourTuple, Incoming, ServerConfig, Transmit, TransportConfig, VarInt,
+    FourTuple, Incoming, ServerConfig, StreamId, Transmit, TransportConfig, VarInt,
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -186,12 +186,25 @@ impl Engine {
 
     /// The connection with this id, if it is still there; it will be settled by the next `poll_transmit`.
     pub fn connection(&mut self, id: u64) -> Option<&mut Connection> {
-        let handle = ConnectionHandle((id & u64::from(u32::MAX)) as usize);
-        if self.connections.get(handle.0)?.as_ref()?.id != id {
-            return None;
+        self.find(id)?;
+        self.unsettle(handle(id));
+        self.find(id)
+    }
+
+    fn find(&mut self, id: u64) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(handle(id).0)?.as_deref_mut()?;
+        (connection.id == id).then_some(connection)
+    }
+
+    /// Give up a stream of the connection with this id. Returns whether there is something to tell the peer.
+    pub fn release(&mut self, id: u64, stream: StreamId) -> bool {
+        let tell = self
+            .find(id)
+            .is_some_and(|connection| connection.release(stream));
+        if tell {
+            self.unsettle(handle(id));
         }
-        self.unsettle(handle);
-        self.connections[handle.0].as_deref_mut()
+        tell
     }
 
     pub fn connection_ids(&self) -> Vec<u64> {
@@ -418,6 +431,22 @@ impl Engine {
         }
     }
 
+    /// Whether something was received that an application tends to answer at once.
+    pub fn awaits_answer(&mut self) -> bool {
+        for handle in &self.unsettled {
+            if let Some(connection) = self.connections[handle.0].as_deref_mut() {
+                connection.collect();
+                let id = connection.id;
+                let events = connection.take_events();
+                self.events
+                    .extend(events.into_iter().map(|event| (id, event)));
+            }
+        }
+        self.events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Opened(_) | Event::Readable(_)))
+    }
+
     pub fn take_events(&mut self) -> Vec<(u64, Event)> {
         std::mem::take(&mut self.events)
     }
@@ -436,4 +465,9 @@ impl Engine {
             connection.quic.close(now, code, reason);
         }
     }
+}
+
+/// noq's handle of the connection with this id.
+fn handle(id: u64) -> ConnectionHandle {
+    ConnectionHandle((id & u64::from(u32::MAX)) as usize)
 }

@@ -1,7 +1,7 @@
 //! The thread that pumps while the event loop does not.
 //!
 //! It sleeps until a datagram arrives or a timer is due, then gives the loop `GRACE` to deal with it. A loop
-//! that does costs the guardian two wake-ups in `GRACE`, an idle endpoint none.
+//! at work costs it one wake-up in `GRACE`, an idle endpoint none.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -95,11 +95,7 @@ fn run(driver: &Weak<Driver>, alarm: &OwnedFd) {
         };
         // Awake: nobody needs to sound the alarm for an earlier timer.
         driver.guardian_until.store(0, Ordering::Relaxed);
-        let pumped = driver.last_pumped();
-        if driver.overdue() {
-            thread::sleep(GRACE);
-            stand_in(&driver, pumped);
-        }
+        guard(&driver);
     }
 }
 
@@ -112,17 +108,44 @@ fn watch(driver: &Driver, fds: &mut Vec<RawFd>) -> Option<Option<Instant>> {
     let state = driver.lock();
     fds.clear();
     fds.extend(state.sockets().iter().map(Socket::fd));
-    let until = state.engine.next_timeout();
+    // What the loop holds back until the application answers is due at once, once the application does not.
+    let until = if state.engine.has_work() {
+        Some(Instant::now())
+    } else {
+        state.engine.next_timeout()
+    };
     let nanos = until.map_or(u64::MAX, |time| driver.nanos(time));
     driver.guardian_until.store(nanos, Ordering::Relaxed);
     Some(until)
+}
+
+/// Look in on the event loop until it has nothing to do, and stand in for it when it does not do it.
+///
+/// While it is at work this reads one number in `GRACE`, and takes no lock.
+fn guard(driver: &Driver) {
+    let mut patience = GRACE;
+    while !driver.stop.load(Ordering::Relaxed) {
+        let before = driver.last_pumped();
+        thread::sleep(patience);
+        let pumped = driver.last_pumped();
+        if pumped != before {
+            let age = driver.nanos(Instant::now()).saturating_sub(pumped);
+            patience = GRACE.saturating_sub(Duration::from_nanos(age));
+            continue;
+        }
+        if !driver.overdue() {
+            return;
+        }
+        stand_in(driver, pumped);
+        patience = GRACE;
+    }
 }
 
 /// Pump for as long as the event loop does not.
 fn stand_in(driver: &Driver, pumped: u64) {
     while driver.last_pumped() == pumped && !driver.stop.load(Ordering::Relaxed) {
         let mut state = driver.lock();
-        let progress = state.pump(true);
+        let progress = state.pump(true, false);
         let news = state.engine.has_news();
         let fds: Vec<RawFd> = state.sockets().iter().map(Socket::fd).collect();
         drop(state);

@@ -87,9 +87,12 @@ class Engine:
     def news_fd(self) -> int:
         """Becomes readable when events wait that no socket or timer announces."""
 
-    def pump(self, now: float | None = None, *, receive: bool = True) -> tuple[list[Event], float | None, bool, bool]:
+    def pump(
+        self, now: float | None = None, *, receive: bool = True, hold: bool = False
+    ) -> tuple[list[Event], float | None, bool, bool]:
         """Move packets, timers and events, for about a millisecond at most, without the GIL. `receive` False
-        leaves the sockets alone: the caller knows that they are not readable.
+        leaves the sockets alone: the caller knows that they are not readable. `hold` leaves acknowledgements to
+        the next pump when the events are such that an application answers: both then share a datagram.
 
         Returns the events; the time until the next pump is due (with sockets, seconds from now; in memory with
         `now`, a time on the caller's clock at which something will be due); whether to pump again at once; whether
@@ -163,6 +166,10 @@ class Connection:
     def stop(self, stream: int, code: int) -> None:
         """Ask the peer to abandon its half (STOP_SENDING). Raises `StreamClosed`."""
 
+    def release(self, stream: int) -> bool:
+        """Give up a stream that nobody can use any more: finish our half, stop the peer's. Returns whether there is
+        something to send for it."""
+
     def priority(self, stream: int) -> int: ...
     def set_priority(self, stream: int, priority: int) -> None: ...
     def send_datagram(self, data: Buffer) -> bool:
@@ -216,10 +223,6 @@ class Event:
         stream: int
 
     class Writable(Event):
-        connection: int
-        stream: int
-
-    class Finished(Event):
         connection: int
         stream: int
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import ipaddress
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
-from weakref import WeakValueDictionary
 
 from quice import _native
 from quice._native import Event, Loss
@@ -105,8 +105,8 @@ class Connection:
         self._peer: PeerId | None = None
         self._alpn = ""
         self._error: Error | None = None
-        # Weak: a stream that nobody holds any more is given up, and takes its engine half with it.
-        self._streams: WeakValueDictionary[int, Stream] = WeakValueDictionary()
+        # Weak: a stream that nobody holds any more is given up, and takes its engine half and its entry with it.
+        self._streams: dict[int, weakref.ref[Stream]] = {}
         self._incoming: deque[Stream] = deque()
         self._changed: list[asyncio.Future[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -256,15 +256,12 @@ class Connection:
         self._notify()
 
     def _on_readable(self, event: Event.Readable) -> None:
-        if (stream := self._streams.get(event.stream)) is not None:
+        if (stream := self._held(event.stream)) is not None:
             stream._on_readable()
 
     def _on_writable(self, event: Event.Writable | Event.Stopped) -> None:
-        if (stream := self._streams.get(event.stream)) is not None:
+        if (stream := self._held(event.stream)) is not None:
             stream._on_writable()
-
-    def _on_finished(self, event: Event.Finished) -> None:
-        """The peer has all of our half; nothing waits for that."""
 
     def _on_change(self, event: Event) -> None:
         self._notify()
@@ -284,8 +281,9 @@ class Connection:
             self._established.set_exception(error)
             # Whoever waits sees it; when nobody does, it is no news.
             self._established.exception()
-        for stream in list(self._streams.values()):
-            stream._on_connection_closed()
+        for stream_id in list(self._streams):
+            if (stream := self._held(stream_id)) is not None:
+                stream._on_connection_closed()
         self._notify()
 
     def _gone(self) -> Error:
@@ -300,8 +298,14 @@ class Connection:
             raise self._error
 
     def _stream(self, stream_id: int) -> Stream:
-        stream = self._streams[stream_id] = Stream(self, self._native, stream_id)
+        stream = Stream(self, self._native, stream_id)
+        self._streams[stream_id] = weakref.ref(stream)
         return stream
+
+    def _held(self, stream_id: int) -> Stream | None:
+        """The stream with this id, if the application still holds it."""
+        reference = self._streams.get(stream_id)
+        return reference() if reference is not None else None
 
     async def _change(self) -> None:
         """Wait until something about the connection has changed."""
@@ -357,7 +361,6 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.Readable: Connection._on_readable,
         Event.Writable: Connection._on_writable,
         Event.Stopped: Connection._on_writable,
-        Event.Finished: Connection._on_finished,
         Event.StreamsAvailable: Connection._on_change,
         Event.DatagramReceived: Connection._on_change,
         Event.DatagramsUnblocked: Connection._on_change,

@@ -11,6 +11,9 @@ from quice.wire import Address, Transmit
 
 # A timer that is late by less than this is not worth another one.
 _TIMER_SLACK = 0.0005
+# Turns of the loop that acknowledgements wait for the application's answer, to leave in one datagram with it: in
+# the first a task takes the stream, in the second the task that it starts answers.
+_PATIENCE = 1
 
 
 class Pump(Protocol):
@@ -47,17 +50,19 @@ class SocketPump:
         self._loop = asyncio.get_running_loop()
         self._sockets: list[int] = []
         self._soon: asyncio.Handle | None = None
+        self._wanted = False
+        self._patience = 0
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
         self._blocked = False
         self._closed = False
-        self._loop.add_reader(engine.news_fd, self._pump)
+        self._loop.add_reader(engine.news_fd, self._on_readable)
 
     def bind(self, host: str, port: int) -> Address:
         """See `Pump`."""
         descriptor, address = self.engine.bind(host, port)
         self._sockets.append(descriptor)
-        self._loop.add_reader(descriptor, self._pump)
+        self._loop.add_reader(descriptor, self._on_readable)
         return Address(*address)
 
     def send(self, transmit: Transmit) -> None:
@@ -67,30 +72,48 @@ class SocketPump:
 
     def wake(self) -> None:
         """See `Pump`."""
+        self._wanted = True
         if self._soon is None and not self._closed:
-            self._soon = self._loop.call_soon(self._pump, False)
+            self._soon = self._loop.call_soon(self._on_soon)
 
     def flush(self) -> None:
         """See `Pump`."""
-        if self._soon is not None:
-            self._pump(False)
+        if self._wanted:
+            self._pump(receive=False)
 
-    def _pump(self, receive: bool = True) -> None:
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
+    def _on_readable(self) -> None:
+        if self._pump(receive=True) and self._soon is None:
+            self._patience = _PATIENCE
+            self._soon = self._loop.call_soon(self._on_soon)
+
+    def _on_soon(self) -> None:
+        self._soon = None
+        if self._wanted or self._patience == 0:
+            self._pump(receive=False)
+        else:
+            self._patience -= 1
+            self._soon = self._loop.call_soon(self._on_soon)
+
+    def _pump(self, *, receive: bool) -> bool:
+        """Pump now; returns whether it is to be done again."""
         if self._closed:
-            return
+            return False
         # Without a look at the sockets when it is for sending: the loop tells when they are readable.
-        events, timeout, more, blocked = self.engine.pump(receive=receive)
+        events, timeout, more, blocked = self.engine.pump(receive=receive, hold=receive)
+        if not more:
+            self._wanted = False
+            if self._soon is not None:
+                self._soon.cancel()
+                self._soon = None
         if timeout is not None:
             self._wake_in(timeout)
         for event in events:
             self._dispatch(event)
-        if more:
+        if more and not receive:
             self.wake()
         if blocked is not self._blocked:
             self._watch_writable(blocked)
+        return more
 
     def _wake_in(self, seconds: float) -> None:
         when = self._loop.time() + seconds
@@ -104,13 +127,13 @@ class SocketPump:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._pump(False)
+        self._pump(receive=False)
 
     def _watch_writable(self, blocked: bool) -> None:
         self._blocked = blocked
         for descriptor in self._sockets:
             if blocked:
-                self._loop.add_writer(descriptor, self._pump)
+                self._loop.add_writer(descriptor, self._on_readable)
             else:
                 self._loop.remove_writer(descriptor)
 

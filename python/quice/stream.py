@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from quice import _native
@@ -179,7 +178,7 @@ class Stream:
         if self._reader is not None:
             raise RuntimeError("two tasks read from this stream at the same time")
         self.connection._raise_if_closed()
-        self._reader = asyncio.get_running_loop().create_future()
+        self._reader = self.connection._loop.create_future()
         self.connection._pump.flush()
         try:
             await self._reader
@@ -190,7 +189,7 @@ class Stream:
         if self._writer is not None:
             raise RuntimeError("two tasks write to this stream at the same time")
         self.connection._raise_if_closed()
-        self._writer = asyncio.get_running_loop().create_future()
+        self._writer = self.connection._loop.create_future()
         self.connection._pump.flush()
         try:
             await self._writer
@@ -225,12 +224,9 @@ class Stream:
                 return error
 
     def __del__(self) -> None:
-        # Nobody can read or write any more: what was written counts as all, what comes is not wanted.
-        with contextlib.suppress(Exception):
-            self._native.finish(self.id)
-        with contextlib.suppress(Exception):
-            self._native.stop(self.id, 0)
-        self.connection._pump.wake()
+        self.connection._streams.pop(self.id, None)
+        if self._native.release(self.id):
+            self.connection._pump.wake()
 
     def __repr__(self) -> str:
         return f"<Stream {self.id}>"

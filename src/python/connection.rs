@@ -187,6 +187,12 @@ impl PyConnection {
         self.with_open(|connection| connection.stop(id, error_code).map_err(closed))
     }
 
+    /// Give up a stream that nobody can use any more. Returns whether there is something to tell the peer.
+    fn release(&self, stream_id: u64) -> PyResult<bool> {
+        let id = stream(stream_id)?;
+        Ok(self.driver.lock().engine.release(self.id, id))
+    }
+
     fn priority(&self, stream_id: u64) -> PyResult<i32> {
         let id = stream(stream_id)?;
         self.with_open(|connection| connection.priority(id).map_err(closed))

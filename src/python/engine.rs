@@ -77,12 +77,13 @@ impl PyEngine {
     }
 
     /// Move packets, timers and events; in memory, at the time `now` (seconds).
-    #[pyo3(signature = (now=None, *, receive=true))]
+    #[pyo3(signature = (now=None, *, receive=true, hold=false))]
     fn pump(
         &self,
         py: Python<'_>,
         now: Option<f64>,
         receive: bool,
+        hold: bool,
     ) -> PyResult<(Vec<Event>, Option<f64>, bool, bool)> {
         let time = now.map(|now| self.time(now)).transpose()?;
         let driver = &self.driver;
@@ -92,7 +93,7 @@ impl PyEngine {
             if let Some(time) = time {
                 state.set_now(time);
             }
-            let progress = driver.pump(&mut state, receive);
+            let progress = driver.pump(&mut state, receive, hold);
             let packets = state.engine.take_packets();
             let mut events: Vec<Event> = packets
                 .iter()

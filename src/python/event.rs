@@ -53,10 +53,6 @@ pub enum Event {
         connection: u64,
         stream: u64,
     },
-    Finished {
-        connection: u64,
-        stream: u64,
-    },
     Stopped {
         connection: u64,
         stream: u64,
@@ -115,10 +111,6 @@ impl Event {
                 stream: stream.into(),
             },
             E::Writable(stream) => Self::Writable {
-                connection: id,
-                stream: stream.into(),
-            },
-            E::Finished(stream) => Self::Finished {
                 connection: id,
                 stream: stream.into(),
             },

@@ -25,12 +25,12 @@ from quice import TransportConfig
 from quice._native import Event
 from tests.engine.test_lifetime import bound
 
-busy, idle_timeout = float(sys.argv[1]), float(sys.argv[2])
+busy, idle_timeout, hold = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "hold"
 engine, descriptor, address = bound(serves=True, config=TransportConfig(idle_timeout=idle_timeout))
 print(address[1], flush=True)
 seen = []
 def pump():
-    seen.extend(engine.pump()[0])
+    seen.extend(engine.pump(hold=hold)[0])
     select.select([descriptor, engine.news_fd], [], [], 0.001)
 while not any(isinstance(event, Event.Opened) for event in seen):
     pump()
@@ -51,13 +51,14 @@ pump()
 
 
 @pytest.fixture
-def child(busy: float, idle_timeout: float) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", CHILD, str(busy), str(idle_timeout)]
+def child(busy: float, idle_timeout: float, hold: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", CHILD, str(busy), str(idle_timeout), hold]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()
 
 
+@pytest.mark.parametrize("hold", ["", "hold"], ids=["sends-at-once", "holds-for-the-answer"])
 @pytest.mark.parametrize(("busy", "idle_timeout"), [(1.5, 0.5), pytest.param(5.0, 3.0, marks=pytest.mark.slow)])
 def test_a_peer_that_computes_longer_than_the_idle_timeout_goes_on_acknowledging(
     child: subprocess.Popen[str], busy: float, idle_timeout: float

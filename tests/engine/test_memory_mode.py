@@ -115,7 +115,10 @@ def test_a_stream_carries_bytes_and_its_end(unidirectional: bool) -> None:
     pair.drive(lambda: bool(pair.server.seen(Event.Opened)))
     assert [event.stream for event in pair.server.seen(Event.Opened)] == [stream]
     assert read_to_end(pair, far, stream) == content
-    pair.drive(lambda: bool(pair.client.seen(Event.Finished)))
+    # The sending half is over when the peer has acknowledged all of it.
+    pair.advance(1.0)
+    with pytest.raises(_native.StreamClosed):
+        near.priority(stream)
     with pytest.raises(_native.StreamClosed):
         far.read(stream, 1)
     if unidirectional:
@@ -494,3 +497,21 @@ def test_a_host_that_is_no_address_is_refused() -> None:
     pair = Pair()
     with pytest.raises(ValueError, match="example"):
         pair.client.engine.connect(("example.com", 1), ALPN, peer=os.urandom(32))
+
+
+def test_giving_up_a_stream_says_whether_the_peer_is_to_be_told() -> None:
+    pair = Pair()
+    near, far = pair.connected()
+    over, open_still = opened(near, unidirectional=False), opened(near, unidirectional=False)
+    for stream in (over, open_still):
+        near.write(stream, b"request", 0)
+    near.finish(over)
+    pair.drive(lambda: len(pair.server.seen(Event.Opened)) == 2)
+    for stream in (over, open_still):
+        far.write(stream, b"answer", 0)
+    far.finish(over)
+    pair.advance(1.0)
+    assert near.release(open_still)
+    assert read_to_end(pair, near, over) == b"answer"
+    assert not near.release(over)
+    assert not near.release(over)
