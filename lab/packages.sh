@@ -26,3 +26,6 @@ done
     echo "LEFT OUT HERE: NATs of the kernel, which need the packages$missing; install them to have both peers behind NATs"
 has go || { can_install && offered golang-go 2:1.24 && install golang-go; } ||
     echo "LEFT OUT HERE: pion among the ICE agents that ours meets, which needs Go 1.24 or newer"
+# Where systemd runs, Debian's package starts a server for everybody; that is for the machine's owner to decide.
+has turnserver || { [ ! -d /run/systemd/system ] && can_install && install coturn; } ||
+    echo "LEFT OUT HERE: coturn, with which our STUN is compared; install the package coturn to have that done"
