@@ -10,6 +10,7 @@ import sys
 from interop.play import PlayError, Side, ground, meet
 from interop.programs import AIOICE, QUICE, BuildError, Program, pion, pion_unavailable
 from lab.ground import LabError, available
+from lab.link import Conditions
 from lab.nat import Nat
 from lab.story import StoryError, exit_on_sigterm
 
@@ -24,14 +25,15 @@ _LINE = "{:11} {:11} {:16} {:19} {:>6} {:>8} {:>8}"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m interop", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="meetings for each line")
-    runs = parser.parse_args().runs
-    if runs < 1:
-        parser.error("--runs: at least 1")
+    parser.add_argument("--delay", type=float, default=25, metavar="MS", help="one way, at each site (25)")
+    options = parser.parse_args()
+    if options.runs < 1 or options.delay < 0:
+        parser.error("at least one run, and no negative delay")
     if (why_not := available()) is not None:
         print(why_not, file=sys.stderr)
         return 1
     try:
-        return _print_table(runs)
+        return _print_table(options.runs, Conditions(delay=options.delay / 1000))
     except (BuildError, LabError, StoryError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -39,7 +41,7 @@ def main() -> int:
         return 130
 
 
-def _print_table(runs: int) -> int:
+def _print_table(runs: int, conditions: Conditions) -> int:
     full = [QUICE, AIOICE]
     lite: list[Program] = []
     if (why_not := pion_unavailable()) is None:
@@ -48,30 +50,29 @@ def _print_table(runs: int) -> int:
         lite.append(pion(lite=True))
     else:
         print(f"LEFT OUT HERE: {why_not}", file=sys.stderr)
-    print(
-        "From the start of gathering until both have selected a pair; no delay between them, and signalling for free."
-    )
+    delay = f"{1000 * conditions.delay:g} ms at each site, one way"
+    print(f"From the start of gathering until both have selected a pair; {delay}, and signalling for free.")
     header = ("controlling", "controlled", "its NAT", "the other's NAT", "met", "median", "max (ms)")
     print(_LINE.format(*header), flush=True)
     failures: list[str] = []
     for controlling, controlled in itertools.product(full, full):
         for first, second in NATS:
-            failures += _row(controlling, controlled, first, second, runs)
+            failures += _row((controlling, controlled), (first, second), runs, conditions)
     for controlling, controlled in itertools.product(full, lite):
         # RFC 8445 §5.2: a lite agent is one that everybody can reach.
         for first in dict(NATS):
-            failures += _row(controlling, controlled, first, Nat.PUBLIC, runs)
+            failures += _row((controlling, controlled), (first, Nat.PUBLIC), runs, conditions)
     for failure in failures:
         print(f"seen: {failure}")
     return 1 if failures else 0
 
 
-def _row(controlling: Program, controlled: Program, first: Nat, second: Nat, runs: int) -> list[str]:
+def _row(programs: tuple[Program, Program], nats: tuple[Nat, Nat], runs: int, conditions: Conditions) -> list[str]:
     """Have the two meet, print their line, and return what went wrong."""
     times: list[float] = []
     failures: list[str] = []
-    with ground(first, second) as (stun, one, two):
-        sides = Side(controlling, one, "controlling"), Side(controlled, two, "controlled")
+    with ground(*nats, conditions=conditions) as (stun, one, two):
+        sides = Side(programs[0], one, "controlling"), Side(programs[1], two, "controlled")
         for _ in range(runs):
             try:
                 times.append(1000 * max(meet(*sides, stun).seconds))
@@ -79,7 +80,8 @@ def _row(controlling: Program, controlled: Program, first: Nat, second: Nat, run
                 failures.append(str(error))
     middle, most = (f"{statistics.median(times):.0f}", f"{max(times):.0f}") if times else ("", "")
     met = f"{len(times)}/{runs}"
-    print(_LINE.format(controlling.name, controlled.name, first.value, second.value, met, middle, most), flush=True)
+    names = (program.name for program in programs)
+    print(_LINE.format(*names, *(nat.value for nat in nats), met, middle, most), flush=True)
     return failures
 
 

@@ -10,6 +10,7 @@ from interop.lines import heard, say
 from quice.ice import Agent, Base, Failed, Gathered, Gatherer, GatheringComplete, Role, RoleChanged, Selected
 from quice.ice.sdp import format_candidate, parse_candidate
 from quice.network import local_addresses
+from quice.stun.message import is_stun
 from quice.wire import Address
 
 
@@ -70,11 +71,12 @@ class Session:
         self._agent.end_of_remote_candidates(self._loop.time())
 
     def receive(self, data: bytes, source: Address, base: Address) -> None:
-        """Take in a datagram: a check, a server's answer, or the peer's own."""
+        """Take in a datagram: STUN, or the peer's own."""
         now = self._loop.time()
-        if self._agent.receive(data, source, base, now) or (
-            self._gatherer is not None and self._gatherer.receive(data, source, base, now)
-        ):
+        # RFC 9443 §3. STUN that no machine wants is a late answer, or a stranger's.
+        if is_stun(data):
+            if not self._agent.receive(data, source, base, now) and self._gatherer is not None:
+                self._gatherer.receive(data, source, base, now)
             self._step()
             return
         pair = self._agent.selected

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 from interop.lines import Line
 from interop.programs import Program
+from lab.link import IDEAL, Conditions
 from lab.nat import Nat
-from lab.network import Host, Lab
+from lab.network import Lab
+from lab.site import Host
 from lab.story import Command, Machine
 
 PATIENCE = 20.0
@@ -187,10 +189,15 @@ class _Stage:
 
 
 @contextmanager
-def ground(first: Nat, second: Nat, *, ipv6: bool = False) -> Iterator[tuple[str, Host, Host]]:
-    """A lab with our STUN server and a host at each of two sites; yields the server's address and the hosts."""
+def ground(
+    first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL
+) -> Iterator[tuple[str, Host, Host]]:
+    """A lab with our STUN server and a host at each of two sites; yields the server's address and the hosts.
+
+    conditions: those of each site's link to the internet; the server's is ideal.
+    """
     with Lab() as lab:
         server = lab.server()
-        one, two = lab.site(first, ipv6=ipv6).host(), lab.site(second, ipv6=ipv6).host()
+        one, two = (lab.site(nat, ipv6=ipv6, conditions=conditions).host() for nat in (first, second))
         with Command(server, "serve", "--host", server.address, "--port", "0") as serve:
             yield serve.wait_for("ready")["stun"], one, two

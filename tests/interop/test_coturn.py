@@ -16,7 +16,8 @@ from interop.programs import QUICE
 from lab import probe
 from lab.ground import ENVIRONMENT, available
 from lab.nat import CLAIMS, Behaviour, Nat
-from lab.network import Host, Lab
+from lab.network import Lab
+from lab.site import Host
 
 UNAVAILABLE = available() or next(
     (

@@ -10,7 +10,8 @@ from interop.play import Meeting, Side, ground, meet
 from interop.programs import AIOICE, QUICE, Program, pion, pion_unavailable
 from lab.ground import available
 from lab.nat import Nat
-from lab.network import Host, Lab
+from lab.network import Lab
+from lab.site import Host
 
 UNAVAILABLE = available()
 pytestmark = [
