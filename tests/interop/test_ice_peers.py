@@ -9,6 +9,7 @@ import pytest
 from interop.play import Meeting, Side, ground, meet, staged
 from interop.programs import AIOICE, QUICE, QUICE_LITE, Program, pion, pion_unavailable
 from lab.ground import available
+from lab.link import Conditions
 from lab.nat import Nat
 from lab.network import Lab
 from lab.site import Host
@@ -80,6 +81,13 @@ def test_two_symmetric_sites_meet_by_ipv6_around_their_nats(peer: Program, roles
     meeting, there = play(peer, roles, Nat.SYMMETRIC, Nat.SYMMETRIC, ipv6=True)
     assert_agreed(meeting)
     assert f" [{there.ipv6}]:" in meeting.selected[0]["remote"]
+
+
+@pytest.mark.parametrize("roles", ROLES, ids=ROLE_IDS)
+def test_of_two_families_that_both_work_they_agree_on_one(peer: Program, roles: tuple[str, str]) -> None:
+    # With a delay there is time to check both; aioice, when it controls, nominates both.
+    with ground(Nat.PUBLIC, Nat.PUBLIC, ipv6=True, conditions=Conditions(delay=0.025)) as (stun, here, there):
+        assert_agreed(meet(Side(QUICE, here, roles[0]), Side(peer, there, roles[1]), stun))
 
 
 @pytest.mark.parametrize("role", ["controlling", "controlled"])
