@@ -7,7 +7,18 @@ import asyncio
 import random
 
 from interop.lines import heard, say
-from quice.ice import Agent, Base, Failed, Gathered, Gatherer, GatheringComplete, Role, RoleChanged, Selected
+from quice.ice import (
+    Agent,
+    Base,
+    CandidateKind,
+    Failed,
+    Gathered,
+    Gatherer,
+    GatheringComplete,
+    Restarted,
+    Role,
+    Selected,
+)
 from quice.ice.sdp import format_candidate, parse_candidate
 from quice.network import local_addresses
 from quice.stun.message import is_stun
@@ -30,13 +41,13 @@ class Socket(asyncio.DatagramProtocol):
 class Session:
     """An agent, its gatherer, and what wakes them."""
 
-    def __init__(self, role: Role, stun_servers: list[Address]) -> None:
+    def __init__(self, role: Role, stun_servers: list[Address], *, lite: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._rng = random.SystemRandom()
         self._stun_servers = stun_servers
         self._sockets: dict[Address, asyncio.DatagramTransport] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._agent = Agent(role, self._rng, self._loop.time())
+        self._agent = Agent(role, self._rng, self._loop.time(), lite=lite)
         self._gatherer: Gatherer | None = None
 
     async def start(self) -> None:
@@ -49,14 +60,18 @@ class Session:
             base = Address(*transport.get_extra_info("sockname")[:2])
             self._sockets[base] = transport
             bases.append(Base(base, local.interface))
-        credentials = self._agent.credentials
-        say("credentials", ufrag=credentials.ufrag, pwd=credentials.pwd)
+        self._tell_credentials()
         self._gatherer = Gatherer(bases, self._stun_servers, self._rng, self._loop.time())
         self._step()
 
-    def tell(self, ufrag: str, pwd: str) -> None:
+    def restart(self) -> None:
+        """Begin anew, with the candidates that are known."""
+        self._agent.restart(self._loop.time())
+        self._step()
+
+    def tell(self, ufrag: str, pwd: str, *, lite: bool) -> None:
         """The peer's credentials have come."""
-        self._agent.set_remote_credentials(ufrag, pwd, self._loop.time())
+        self._agent.set_remote_credentials(ufrag, pwd, self._loop.time(), lite=lite)
         self._step()
 
     def add(self, line: str) -> None:
@@ -69,6 +84,7 @@ class Session:
     def end_of_candidates(self) -> None:
         """The peer has no more of them."""
         self._agent.end_of_remote_candidates(self._loop.time())
+        self._step()
 
     def receive(self, data: bytes, source: Address, base: Address) -> None:
         """Take in a datagram: STUN, or the peer's own."""
@@ -113,6 +129,11 @@ class Session:
             self._timer.cancel()
         self._timer = self._loop.call_at(min(times), self._step) if times else None
 
+    def _tell_credentials(self) -> None:
+        credentials = self._agent.credentials
+        lite = {"lite": True} if self._agent.lite else {}
+        say("credentials", ufrag=credentials.ufrag, pwd=credentials.pwd, **lite)
+
     def _tell_events(self, now: float) -> None:
         for event in self._gatherer.events() if self._gatherer is not None else ():
             match event:
@@ -127,27 +148,33 @@ class Session:
                 case Selected(pair):
                     role = self._agent.role.value
                     say("selected", local=str(pair.local), remote=str(pair.remote), role=role)
-                case RoleChanged(role):
-                    say("role", role=role.value)
+                case Restarted():
+                    self._tell_credentials()
+                    for candidate in self._agent.report.local_candidates:
+                        if candidate.kind is not CandidateKind.PEER_REFLEXIVE:
+                            say("candidate", candidate=format_candidate(candidate))
+                    say("end-of-candidates")
                 case Failed(reason):
                     say("failed", reason=reason)
                 case _:
                     pass
 
 
-async def run(role: Role, stun_servers: list[Address]) -> None:
-    session = Session(role, stun_servers)
+async def run(role: Role, stun_servers: list[Address], *, lite: bool) -> None:
+    session = Session(role, stun_servers, lite=lite)
     say("ready")
     async for line in heard():
         match line["type"]:
             case "start":
                 await session.start()
             case "credentials":
-                session.tell(line["ufrag"], line["pwd"])
+                session.tell(line["ufrag"], line["pwd"], lite=line.get("lite", False))
             case "candidate":
                 session.add(line["candidate"])
             case "end-of-candidates":
                 session.end_of_candidates()
+            case "restart":
+                session.restart()
             case "send":
                 session.send(line["data"])
     session.close()
@@ -157,12 +184,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m interop.agent", description=__doc__)
     parser.add_argument("-role", choices=[role.value for role in Role], required=True)
     parser.add_argument("-stun", metavar="HOST:PORT", help="a STUN server, by IPv4 address")
+    parser.add_argument("-lite", action="store_true", help="be a lite agent")
     options = parser.parse_args()
     servers = []
-    if options.stun is not None:
+    # RFC 8445 §5.2: a lite agent has host candidates alone.
+    if options.stun is not None and not options.lite:
         host, _, port = options.stun.rpartition(":")
         servers.append(Address(host, int(port)))
-    asyncio.run(run(Role(options.role), servers))
+    asyncio.run(run(Role(options.role), servers, lite=options.lite))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ Every program, in whatever language, says `ready` and waits. The driver says `st
 which the driver passes on to the other program as they are, at once or all together. When its agent has selected a
 pair, it says `selected`, with `local` and `remote`, and its `role` if the agent tells that; when that can't be,
 `failed` with a `reason`. On `{"type": "send", "data": …}` it sends a datagram over the pair; what arrives, it tells as
-`received` with its `data`. It ends on `close`, or with its input.
+`received` with its `data`. On `restart` it restarts ICE, and tells its new credentials and its candidates; when the
+peer's come anew, it does so, too (RFC 8445 §9). It ends on `close`, or with its input.
 """
 
 from __future__ import annotations

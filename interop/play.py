@@ -44,6 +44,15 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A line of one of the two, and when it came."""
+
+    actor: int
+    time: float
+    line: Line
+
+
+@dataclass(frozen=True)
 class Meeting:
     """How two agents met; one value for each side, in the order of the sides."""
 
@@ -56,46 +65,37 @@ class Meeting:
 
 
 def meet(one: Side, two: Side, stun: str | None, *, trickle: bool = True) -> Meeting:
-    """Have two agents meet and exchange a datagram each. Raises `PlayError`.
-
-    stun: the address of a STUN server. trickle: whether candidates are passed on as they come, or all at once.
-    """
-    inbox: queue.SimpleQueue[_Said] = queue.SimpleQueue()
-    with _Actor(0, one, stun, inbox) as first, _Actor(1, two, stun, inbox) as second:
-        stage = _Stage((first, second), inbox, trickle)
-        stage.until("ready")
+    """Have two agents meet and exchange a datagram each; parameters as of `staged`. Raises `PlayError`."""
+    with staged(one, two, stun, trickle=trickle) as stage:
         started = time.monotonic()
-        for actor in stage.actors:
-            actor.tell({"type": "start"})
-        selected = stage.until("selected")
+        selected = stage.start()
         gathered = stage.said("end-of-candidates")
-        for actor in stage.actors:
-            actor.tell({"type": "send", "data": f"from {actor.side}"})
-        received = stage.until("received")
-        for said, sender in zip(received, reversed(stage.actors), strict=True):
-            if said.line["data"] != f"from {sender.side}":
-                raise PlayError(f"what arrived is not what {sender.side} sent, but {said.line['data']!r}")
+        received = stage.speak()
         return Meeting(
             seconds=(selected[0].time - started, selected[1].time - started),
             selected=(selected[0].line, selected[1].line),
             gathered=gathered,
-            received=(received[0].line, received[1].line),
+            received=received,
         )
 
 
-@dataclass(frozen=True)
-class _Said:
-    """A line of one of the two, and when it came."""
+@contextmanager
+def staged(one: Side, two: Side, stun: str | None, *, trickle: bool = True) -> Iterator[Stage]:
+    """Start two programs, for a meeting in several acts.
 
-    actor: int
-    time: float
-    line: Line
+    stun: the address of a STUN server. trickle: whether candidates are passed on as they come, or all at once.
+    """
+    inbox: queue.SimpleQueue[Said] = queue.SimpleQueue()
+    with _Actor(0, one, stun, inbox) as first, _Actor(1, two, stun, inbox) as second:
+        stage = Stage((first, second), inbox, trickle)
+        stage.until("ready")
+        yield stage
 
 
 class _Actor:
     """A running program; a context manager that ends it."""
 
-    def __init__(self, number: int, side: Side, stun: str | None, inbox: queue.SimpleQueue[_Said]) -> None:
+    def __init__(self, number: int, side: Side, stun: str | None, inbox: queue.SimpleQueue[Said]) -> None:
         self.side = side
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed on exit, as the process is
         arguments = ("-role", side.role, *(("-stun", stun) if stun is not None else ()))
@@ -138,54 +138,101 @@ class _Actor:
         lines = self._stderr.read().strip().splitlines()
         return f": {lines[-1]}" if lines else ""
 
-    def _read(self, number: int, inbox: queue.SimpleQueue[_Said]) -> None:
+    def _read(self, number: int, inbox: queue.SimpleQueue[Said]) -> None:
         assert self._process.stdout is not None
         for text in self._process.stdout:
-            inbox.put(_Said(number, time.monotonic(), json.loads(text)))
-        inbox.put(_Said(number, time.monotonic(), {"type": "end"}))
+            inbox.put(Said(number, time.monotonic(), json.loads(text)))
+        inbox.put(Said(number, time.monotonic(), {"type": "end"}))
 
 
-class _Stage:
-    """The two and what they have said."""
+class Stage:
+    """The two, and what they have said. Each method passes on candidates meanwhile, and raises `PlayError`."""
 
-    def __init__(self, actors: tuple[_Actor, _Actor], inbox: queue.SimpleQueue[_Said], trickle: bool) -> None:
-        self.actors = actors
+    def __init__(self, actors: tuple[_Actor, _Actor], inbox: queue.SimpleQueue[Said], trickle: bool) -> None:
+        self._actors = actors
         self._inbox = inbox
         self._trickle = trickle
-        self._heard: tuple[dict[str, _Said], dict[str, _Said]] = ({}, {})
+        self._heard: tuple[dict[str, Said], dict[str, Said]] = ({}, {})
         self._held: tuple[list[Line], list[Line]] = ([], [])
+        self._spoken = 0
 
-    def until(self, kind: str) -> tuple[_Said, _Said]:
-        """Pass on candidates until both have said a line of this kind, and return these. Raises `PlayError`."""
+    def start(self) -> tuple[Said, Said]:
+        """Let both gather and check; returns what they say of the pair they select."""
+        for actor in self._actors:
+            actor.tell({"type": "start"})
+        return self.until("selected")
+
+    def restart(self, number: int) -> tuple[Said, Said]:
+        """Let this one of the two restart ICE; returns what they say of the next pair they select."""
+        self._forget("selected")
+        self._actors[number].tell({"type": "restart"})
+        return self.until("selected")
+
+    def speak(self) -> tuple[Line, Line]:
+        """Have each send a datagram, and return what each says of the one that arrives."""
+        self._forget("received")
+        self._spoken += 1
+        words = [f"{self._spoken} from {actor.side}" for actor in self._actors]
+        for actor, word in zip(self._actors, words, strict=True):
+            actor.tell({"type": "send", "data": word})
+        received = self.until("received")
+        for said, word in zip(received, reversed(words), strict=True):
+            if said.line["data"] != word:
+                raise PlayError(f"what arrived is not {word!r}, but {said.line['data']!r}")
+        return received[0].line, received[1].line
+
+    def listen(self, seconds: float) -> None:
+        """Let time pass."""
+        deadline = time.monotonic() + seconds
+        while self._hear_next(deadline):
+            pass
+
+    def until(self, kind: str) -> tuple[Said, Said]:
+        """Wait until both have said a line of this kind, and return these."""
         deadline = time.monotonic() + PATIENCE
         while not all(self.said(kind)):
-            try:
-                line = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                silent = [str(actor.side) for actor, said in zip(self.actors, self.said(kind), strict=True) if not said]
-                raise PlayError(f"no {kind!r} from {' and '.join(silent)} within {PATIENCE:g} s") from None
-            self._hear(line)
+            if not self._hear_next(deadline):
+                silent = [
+                    str(actor.side) for actor, said in zip(self._actors, self.said(kind), strict=True) if not said
+                ]
+                raise PlayError(f"no {kind!r} from {' and '.join(silent)} within {PATIENCE:g} s")
         return self._heard[0][kind], self._heard[1][kind]
 
     def said(self, kind: str) -> tuple[bool, bool]:
         """Who of the two has said a line of this kind so far."""
         return kind in self._heard[0], kind in self._heard[1]
 
-    def _hear(self, said: _Said) -> None:
-        actor, line = self.actors[said.actor], said.line
+    def _forget(self, kind: str) -> None:
+        for heard in self._heard:
+            heard.pop(kind, None)
+
+    def _hear_next(self, deadline: float) -> bool:
+        """Take in one line of either, unless none comes until then."""
+        try:
+            said = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return False
+        actor, heard, line = self._actors[said.actor], self._heard[said.actor], said.line
         match line["type"]:
             case "end":
                 raise PlayError(f"{actor.side} ended{actor.last_words()}")
             case "failed":
                 raise PlayError(f"{actor.side} failed: {line['reason']}")
-        self._heard[said.actor].setdefault(line["type"], said)
+            case "credentials":
+                # Who has new ones has begun anew: the pair selected before is not the next.
+                heard.pop("selected", None)
+        heard.setdefault(line["type"], said)
         if line["type"] in _PASSED_ON:
-            held = self._held[said.actor]
-            held.append(line)
-            if self._trickle or line["type"] == "end-of-candidates":
-                for each in held:
-                    self.actors[1 - said.actor].tell(each)
-                held.clear()
+            self._pass_on(said.actor, line)
+        return True
+
+    def _pass_on(self, sender: int, line: Line) -> None:
+        held = self._held[sender]
+        held.append(line)
+        if self._trickle or line["type"] == "end-of-candidates":
+            for each in held:
+                self._actors[1 - sender].tell(each)
+            held.clear()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class Program:
 
 
 QUICE = Program("quice", (sys.executable, "-m", "interop.agent"))
+QUICE_LITE = Program("quice lite", (*QUICE.command, "-lite"))
 AIOICE = Program("aioice", (sys.executable, "-m", "interop.aioice_peer"))
 
 
@@ -61,7 +62,10 @@ def build_pion() -> Path:
     return binary
 
 
-def pion(*, lite: bool = False) -> Program:
-    """Pion's program, built if it has to be; raises `BuildError`."""
-    binary = str(build_pion())
-    return Program("pion lite", (binary, "-lite")) if lite else Program("pion", (binary,))
+def pion(*, lite: bool = False, silence: float | None = None) -> Program:
+    """Pion's program, built if it has to be; raises `BuildError`.
+
+    silence: the seconds without a packet after which it says `disconnected`; by default 5, lite 10.
+    """
+    options = (*(("-lite",) if lite else ()), *((f"-silence={silence}s",) if silence is not None else ()))
+    return Program("pion lite" if lite else "pion", (str(build_pion()), *options))

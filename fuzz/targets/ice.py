@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fuzz.mutation import mutate
 from fuzz.target import Target, require
 from fuzz.targets.stun import BODIES, any_attribute, complete
-from quice.ice import Agent, Base, Candidate, CandidateKind, Gathered, Gatherer, GatheringComplete, Role, Selected
+from quice.ice import Agent, Base, Candidate, CandidateKind, Gathered, Gatherer, GatheringComplete, Role
 from quice.ice.generation import MAX_REMOTE_CANDIDATES
 from quice.stun import responses
 from quice.stun.attributes import (
@@ -56,7 +56,6 @@ class _Session:
     agent: Agent
     now: float = 0.0
     sent: list[Transmit] = field(default_factory=list)
-    selected: int = 0
 
     def settle(self) -> None:
         """Take what the agent has to say, and look whether it may say that."""
@@ -65,9 +64,10 @@ class _Session:
             ip = ipaddress.ip_address(transmit.destination.host.partition("%")[0])
             require(not ip.is_multicast and not ip.is_unspecified, f"sent to {transmit.destination}")
             self.sent.append(transmit)
-        self.selected += sum(isinstance(event, Selected) for event in self.agent.events())
-        require(self.selected <= 1, "a second selected pair")
-        require(len(self.agent.report.remote_candidates) <= MAX_REMOTE_CANDIDATES, "too many remote candidates")
+        list(self.agent.events())
+        report = self.agent.report
+        require(sum(pair.nominated for pair in report.pairs) <= 1, "a second selected pair")
+        require(len(report.remote_candidates) <= MAX_REMOTE_CANDIDATES, "too many remote candidates")
 
     def receive(self, data: bytes, source: Address, destination: Address) -> None:
         """Hand the agent a datagram."""

@@ -1,4 +1,5 @@
-// Pion's ICE agent behind the lines of interop/lines.py: pion -role controlling [-stun HOST:PORT] [-lite].
+// Pion's ICE agent behind the lines of interop/lines.py: peer -role controlling [-stun HOST:PORT] [-lite] [-silence 5s].
+// It also says `disconnected`, when nothing has come from the other side for as long as -silence says.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/stun/v4"
@@ -47,15 +49,20 @@ type peer struct {
 	agent       *ice.Agent
 	controlling bool
 	lite        bool
+	started     bool // Whether it knows the other agent's credentials.
+	restarting  bool // Whether it has told new ones of its own, and waits for the other's.
 	conn        *ice.Conn
 	connected   chan struct{}
 }
 
-func newPeer(controlling, lite bool, server string) (*peer, error) {
+func newPeer(controlling, lite bool, server string, silence time.Duration) (*peer, error) {
 	options := []ice.AgentOption{
 		ice.WithNetworkTypes([]ice.NetworkType{ice.NetworkTypeUDP4, ice.NetworkTypeUDP6}),
 		ice.WithMulticastDNSMode(ice.MulticastDNSModeDisabled),
 		ice.WithICELite(lite),
+	}
+	if silence != 0 {
+		options = append(options, ice.WithDisconnectedTimeout(silence))
 	}
 	if lite {
 		// RFC 8445 §5.2: a lite agent has host candidates alone.
@@ -71,7 +78,33 @@ func newPeer(controlling, lite bool, server string) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &peer{agent: agent, controlling: controlling, lite: lite, connected: make(chan struct{})}, nil
+	p := &peer{agent: agent, controlling: controlling, lite: lite, connected: make(chan struct{})}
+	return p, p.listen()
+}
+
+// listen has the agent tell what happens.
+func (p *peer) listen() error {
+	err := p.agent.OnCandidate(func(candidate ice.Candidate) {
+		if candidate == nil {
+			say(line{Type: "end-of-candidates"})
+		} else {
+			say(line{Type: "candidate", Candidate: "candidate:" + candidate.Marshal()})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = p.agent.OnSelectedCandidatePairChange(func(local, remote ice.Candidate) {
+		say(line{Type: "selected", Local: text(local), Remote: text(remote)})
+	})
+	if err != nil {
+		return err
+	}
+	return p.agent.OnConnectionStateChange(func(state ice.ConnectionState) {
+		if state == ice.ConnectionStateDisconnected {
+			say(line{Type: "disconnected"})
+		}
+	})
 }
 
 // take does what a line asks for.
@@ -79,11 +112,10 @@ func (p *peer) take(message line) error {
 	switch message.Type {
 	case "start":
 		return p.gather()
+	case "restart":
+		return p.restart()
 	case "credentials":
-		if err := p.agent.SetRemoteICELite(message.Lite); err != nil {
-			return err
-		}
-		go p.connect(message.Ufrag, message.Pwd)
+		return p.learn(message)
 	case "candidate":
 		candidate, err := ice.UnmarshalCandidate(message.Candidate)
 		if err != nil {
@@ -98,23 +130,41 @@ func (p *peer) take(message line) error {
 	return nil
 }
 
+// gather tells the agent's credentials, and has it look for candidates.
 func (p *peer) gather() error {
-	err := p.agent.OnCandidate(func(candidate ice.Candidate) {
-		if candidate == nil {
-			say(line{Type: "end-of-candidates"})
-		} else {
-			say(line{Type: "candidate", Candidate: "candidate:" + candidate.Marshal()})
-		}
-	})
-	if err != nil {
-		return err
-	}
 	ufrag, pwd, err := p.agent.GetLocalUserCredentials()
 	if err != nil {
 		return err
 	}
 	say(line{Type: "credentials", Ufrag: ufrag, Pwd: pwd, Lite: p.lite})
 	return p.agent.GatherCandidates()
+}
+
+func (p *peer) restart() error {
+	p.restarting = true
+	if err := p.agent.Restart("", ""); err != nil {
+		return err
+	}
+	return p.gather()
+}
+
+// learn takes the other agent's credentials. After the first ones, they begin a restart, or answer ours.
+func (p *peer) learn(message line) error {
+	if !p.started {
+		p.started = true
+		if err := p.agent.SetRemoteICELite(message.Lite); err != nil {
+			return err
+		}
+		go p.connect(message.Ufrag, message.Pwd)
+		return nil
+	}
+	if !p.restarting {
+		if err := p.restart(); err != nil {
+			return err
+		}
+	}
+	p.restarting = false
+	return p.agent.SetRemoteCredentials(message.Ufrag, message.Pwd)
 }
 
 func (p *peer) connect(ufrag, pwd string) {
@@ -127,14 +177,8 @@ func (p *peer) connect(ufrag, pwd string) {
 		say(line{Type: "failed", Reason: err.Error()})
 		return
 	}
-	pair, err := p.agent.GetSelectedCandidatePair()
-	if err != nil || pair == nil {
-		say(line{Type: "failed", Reason: fmt.Sprintf("connected without a pair: %v", err)})
-		return
-	}
 	p.conn = conn
 	close(p.connected)
-	say(line{Type: "selected", Local: text(pair.Local), Remote: text(pair.Remote)})
 	buffer := make([]byte, 2048)
 	for {
 		length, err := conn.Read(buffer)
@@ -171,8 +215,9 @@ func main() {
 	role := flag.String("role", "", "controlling or controlled")
 	server := flag.String("stun", "", "a STUN server, HOST:PORT")
 	lite := flag.Bool("lite", false, "be a lite agent")
+	silence := flag.Duration("silence", 0, "after how long without a packet it says that it is disconnected")
 	flag.Parse()
-	p, err := newPeer(*role == "controlling", *lite, *server)
+	p, err := newPeer(*role == "controlling", *lite, *server, *silence)
 	if err == nil {
 		err = run(p)
 	}

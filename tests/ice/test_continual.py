@@ -239,9 +239,9 @@ def test_a_controlled_agent_takes_a_later_nomination_if_that_was_agreed(renomina
     peer = Scripted(Role.CONTROLLED, remotes=2, renomination=renomination)
     for check in [peer.first_check(), peer.first_check()]:
         peer.answer(check)
-    peer.check(remote(2).address, nominate=True)
-    peer.check(remote(1).address, nominate=True, extra=(Nomination(1),))
-    assert selected(peer).remote == remote(1 if renomination else 2)
+    peer.check(remote(1).address, nominate=True)
+    peer.check(remote(2).address, nominate=True, extra=(Nomination(1),))
+    assert selected(peer).remote == remote(2 if renomination else 1)
     assert sum(pair.nominated for pair in peer.agent.report.pairs) == 1
 
 

@@ -82,6 +82,31 @@ def test_rfc8445_8_1_1_a_selected_pair_ends_all_checks() -> None:
     assert [pair.checks_sent for pair in peer.agent.report.pairs] == [2, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)], ids=["the best first", "the best last"])
+def test_rfc8445_8_1_1_of_pairs_that_are_all_nominated_the_best_is_selected(order: tuple[int, int]) -> None:
+    peer = Scripted(Role.CONTROLLED, remotes=2)
+    first, second = peer.first_check(), peer.first_check()
+    peer.answer(first)
+    peer.answer(second)
+    for number in order:
+        assert [each.message.kind for each in peer.check(remote(number).address, nominate=True)] == [Kind.SUCCESS]
+    assert peer.agent.selected is not None
+    assert peer.agent.selected.remote == remote(1)
+    assert [pair.remote for pair in peer.agent.report.pairs if pair.nominated] == [remote(1)]
+
+
+def test_rfc8445_8_1_1_a_better_nominated_pair_is_selected_though_our_check_of_it_is_answered_late() -> None:
+    peer = Scripted(Role.CONTROLLED, remotes=2)
+    first, second = peer.first_check(), peer.first_check()
+    peer.check(remote(1).address, nominate=True)
+    peer.answer(second)
+    peer.check(remote(2).address, nominate=True)
+    assert peer.agent.selected is not None
+    assert peer.agent.selected.remote == remote(2)
+    peer.answer(first)
+    assert peer.agent.selected.remote == remote(1)
+
+
 def test_checks_are_answered_after_the_selection_and_select_nothing_else() -> None:
     peer = Scripted(Role.CONTROLLED, remotes=2)
     first, second = peer.first_check(), peer.first_check()
@@ -89,7 +114,7 @@ def test_checks_are_answered_after_the_selection_and_select_nothing_else() -> No
     peer.answer(second)
     peer.check(remote(2).address, nominate=True)
     peer.events()
-    assert [each.message.kind for each in peer.check(remote(1).address, nominate=True)] == [Kind.SUCCESS]
+    assert [each.message.kind for each in peer.check(remote(1).address)] == [Kind.SUCCESS]
     assert peer.events() == []
     assert peer.agent.report.selected is not None
     assert peer.agent.report.selected.remote == remote(2)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from interop.play import Meeting, Side, ground, meet
-from interop.programs import AIOICE, QUICE, Program, pion, pion_unavailable
+from interop.play import Meeting, Side, ground, meet, staged
+from interop.programs import AIOICE, QUICE, QUICE_LITE, Program, pion, pion_unavailable
 from lab.ground import available
+from lab.link import Conditions
 from lab.network import Lab
 from lab.site import Host
 from quice.sim.kinds import Nat
@@ -82,6 +83,13 @@ def test_two_symmetric_sites_meet_by_ipv6_around_their_nats(peer: Program, roles
     assert f" [{there.ipv6}]:" in meeting.selected[0]["remote"]
 
 
+@pytest.mark.parametrize("roles", ROLES, ids=ROLE_IDS)
+def test_of_two_families_that_both_work_they_agree_on_one(peer: Program, roles: tuple[str, str]) -> None:
+    # With a delay there is time to check both; aioice, when it controls, nominates both.
+    with ground(Nat.PUBLIC, Nat.PUBLIC, ipv6=True, conditions=Conditions(delay=0.025)) as (stun, here, there):
+        assert_agreed(meet(Side(QUICE, here, roles[0]), Side(peer, there, roles[1]), stun))
+
+
 @pytest.mark.parametrize("role", ["controlling", "controlled"])
 def test_rfc8445_7_3_1_1_two_that_begin_in_one_role_end_in_both(peer: Program, role: str) -> None:
     meeting, _ = play(peer, (role, role), Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED)
@@ -112,3 +120,49 @@ def test_a_lite_pion_on_a_public_host_is_checked_by_us_alone(ours: Nat) -> None:
     meeting, there = play(program("pion lite"), ("controlling", "controlled"), ours, Nat.PUBLIC)
     assert_agreed(meeting)
     assert meeting.selected[0]["remote"].startswith(f"host {there.address}:")
+
+
+@pytest.mark.parametrize("theirs", [Nat.PUBLIC, Nat.PORT_RESTRICTED, Nat.SYMMETRIC], ids=lambda nat: nat.value)
+def test_as_a_lite_agent_on_a_public_host_we_are_checked_by_the_peer_alone(peer: Program, theirs: Nat) -> None:
+    with ground(Nat.PUBLIC, theirs) as (stun, here, there):
+        meeting = meet(Side(QUICE_LITE, here, "controlled"), Side(peer, there, "controlling"), stun)
+    assert_agreed(meeting)
+    assert " 203.0.113." in meeting.selected[0]["remote"]
+
+
+@pytest.mark.parametrize("roles", ROLES, ids=ROLE_IDS)
+def test_two_lite_agents_take_the_pair_that_needs_no_check(roles: tuple[str, str]) -> None:
+    peer = program("pion lite")
+    with ground(Nat.PUBLIC, Nat.PUBLIC) as (stun, here, there):
+        assert_agreed(meet(Side(QUICE_LITE, here, roles[0]), Side(peer, there, roles[1]), stun))
+
+
+@pytest.mark.parametrize("restarting", [0, 1], ids=["we restart", "they restart"])
+@pytest.mark.parametrize("roles", ROLES, ids=ROLE_IDS)
+def test_rfc8445_9_after_a_restart_there_is_another_pair(roles: tuple[str, str], restarting: int) -> None:
+    peer = program("pion")
+    with (
+        ground(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED) as (stun, here, there),
+        staged(Side(QUICE, here, roles[0]), Side(peer, there, roles[1]), stun) as stage,
+    ):
+        before, _ = stage.start()
+        stage.speak()
+        after, _ = stage.restart(restarting)
+        # Pion gathers anew, on other ports.
+        assert after.line["remote"] != before.line["remote"]
+        assert stage.speak()[0]["over_pair"]
+
+
+@pytest.mark.slow
+def test_rfc7675_our_requests_for_consent_keep_a_lite_pion_from_taking_us_for_gone() -> None:
+    program("pion lite")
+    # Requests come every 6 s at the latest (§5.1); without them, nothing would.
+    peer = pion(lite=True, silence=7)
+    with (
+        ground(Nat.PORT_RESTRICTED, Nat.PUBLIC) as (stun, here, there),
+        staged(Side(QUICE, here, "controlling"), Side(peer, there, "controlled"), stun) as stage,
+    ):
+        stage.start()
+        stage.listen(13)
+        assert not stage.said("disconnected")[1]
+        assert stage.speak()[0]["over_pair"]

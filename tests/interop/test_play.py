@@ -40,7 +40,7 @@ def test_two_agents_on_one_machine_meet() -> None:
         ),
         (
             SELECTS + 'print(\'{"type": "received", "data": "noise"}\', flush=True); sys.stdin.read()',
-            "not what .* sent, but 'noise'",
+            "what arrived is not '1 from .*', but 'noise'",
         ),
     ],
 )

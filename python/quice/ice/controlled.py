@@ -17,7 +17,7 @@ class Controlled(Passive):
     def nominated(self, pair: CandidatePair, number: int | None, now: float) -> None:
         # A nomination without a number is the peer's first (draft-thatcher-ice-renomination-01 §4).
         number = number or 0
-        if self._generation.selected is not None and not self._is_later(number):
+        if not self._is_better(pair, number):
             return
         pair.nomination = number
         if pair.is_valid:
@@ -27,12 +27,20 @@ class Controlled(Passive):
         if pair.nomination is not None:
             self._take(pair, now)
 
-    def _is_later(self, number: int) -> bool:
-        """§8.1.1: one nomination is all, unless both have agreed on more."""
-        return self._generation.continual and number > self._generation.latest_nomination
+    def _is_better(self, pair: CandidatePair, number: int) -> bool:
+        """Whether the pair is to be selected: the last of several, if both have agreed on that, else the best.
+
+        §8.1.1: an agent that follows RFC 5245 nominates whatever it checks.
+        """
+        generation = self._generation
+        if generation.selected is None:
+            return True
+        if generation.continual:
+            return number > generation.latest_nomination
+        return generation.checklist.priority(pair) > generation.checklist.priority(generation.selected)
 
     def _take(self, pair: CandidatePair, now: float) -> None:
         number, pair.nomination = pair.nomination or 0, None
-        if self._generation.selected is None or self._is_later(number):
+        if self._is_better(pair, number):
             self._generation.latest_nomination = max(number, self._generation.latest_nomination)
             self._conclusion.select(pair, now)
