@@ -1,18 +1,19 @@
 //! One QUIC connection: noq's state machine, its streams' received bytes, and who waits for what.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use noq_proto::crypto::rustls::HandshakeData;
 use noq_proto::{
     ClosedStream, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event as QuicEvent,
-    PathId, ReadError, SendDatagramError, StreamEvent, StreamId, TransportError,
+    PathId, PathStatus, ReadError, SendDatagramError, StreamEvent, StreamId, TransportError,
     TransportErrorCode, VarInt, WriteError,
 };
 use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
+use crate::path::{PathLoss, Paths};
 use crate::reassembly::Reassembly;
 use crate::tls::{PeerKey, peer_key};
 
@@ -59,6 +60,11 @@ pub enum Event {
     StreamsAvailable(Dir),
     DatagramReceived,
     DatagramsUnblocked,
+    /// A path to this address can carry data.
+    PathOpened(PathId, SocketAddr),
+    PathLost(PathId, PathLoss),
+    /// What the peer wants the path to be to it.
+    PathStatus(PathId, PathStatus),
     /// The last trace of the connection is gone; its id means nothing any more.
     Drained,
 }
@@ -110,8 +116,9 @@ pub struct Connection {
     pub was_connected: bool,
     /// The race that it is an attempt of.
     pub race: Option<u64>,
-    /// Where to send from until noq has learnt it from the peer's answers.
-    pub first_local: Option<IpAddr>,
+    pub paths: Paths,
+    /// To this address, where to send from until noq has learnt it from the peer's answers.
+    pub first_local: Option<(SocketAddr, IpAddr)>,
     /// No longer counted among the handshakes under way.
     pub handshake_over: bool,
     pub drained: bool,
@@ -123,6 +130,7 @@ impl Connection {
         handle: ConnectionHandle,
         quic: noq_proto::Connection,
         receive_window: u64,
+        path_idle_timeout: Duration,
     ) -> Self {
         let mut connection = Self {
             id,
@@ -140,6 +148,7 @@ impl Connection {
             queued: false,
             was_connected: false,
             race: None,
+            paths: Paths::new(path_idle_timeout),
             first_local: None,
             handshake_over: false,
             drained: false,
@@ -174,9 +183,12 @@ impl Connection {
                     }
                 }
                 QuicEvent::DatagramsUnblocked => self.events.push(Event::DatagramsUnblocked),
+                QuicEvent::Path(event) => {
+                    let event = self.on_path_event(event);
+                    self.events.extend(event);
+                }
                 QuicEvent::HandshakeDataReady
                 | QuicEvent::HandshakeConfirmed
-                | QuicEvent::Path(_)
                 | QuicEvent::NatTraversal(_) => {}
             }
         }
@@ -469,10 +481,6 @@ impl Connection {
         datagram
     }
 
-    pub fn paths(&self) -> Vec<PathId> {
-        self.quic.paths()
-    }
-
     pub fn close(&mut self, now: Instant, code: VarInt, reason: Bytes) {
         self.quic.close(now, code, reason);
     }
@@ -485,9 +493,15 @@ impl Connection {
         }
     }
 
-    /// When noq wants to be called next; a time gone by counts as now.
+    /// When it wants to be called next; a time gone by counts as now.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.quic.poll_timeout()
+        let timeouts = [self.quic.poll_timeout(), self.paths.next_ping()];
+        timeouts.into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.quic.handle_timeout(now);
+        self.keep_paths(now);
     }
 
     /// The round-trip time of the first path.

@@ -206,11 +206,7 @@ impl State {
             World::Sockets { sockets, .. } => sockets.iter().map(|socket| socket.local).collect(),
             World::Memory { addresses, .. } => addresses.clone(),
         };
-        let of_family = || bound.iter().filter(|a| a.is_ipv4() == remote.is_ipv4());
-        of_family()
-            .find(|address| Some(address.ip()) == ip)
-            .or_else(|| of_family().next())
-            .map_or(0, SocketAddr::port)
+        bound_for(&bound, |address| *address, ip, remote).map_or(0, SocketAddr::port)
     }
 
     pub fn sockets(&self) -> &[Socket] {
@@ -246,7 +242,7 @@ impl State {
             loop {
                 let readable = receive && self.receive(now);
                 self.engine.handle_timeouts(now);
-                if hold && receive && !readable && self.engine.awaits_answer() {
+                if hold && receive && !readable && self.engine.awaits_answer(now) {
                     held = true;
                     more = true;
                     break;
@@ -317,7 +313,8 @@ impl State {
                             }
                         }
                     };
-                    let Some(socket) = socket_for(sockets, transmit.destination) else {
+                    let (source, destination) = (transmit.src_ip, transmit.destination);
+                    let Some(socket) = bound_for(sockets, |s| s.local, source, destination) else {
                         continue;
                     };
                     if let Err(error) = socket.send(&transmit, &self.outgoing)
@@ -348,7 +345,7 @@ impl State {
     pub fn send(&mut self, data: &[u8], source: Option<IpAddr>, destination: SocketAddr) {
         match &mut self.world {
             World::Sockets { sockets, .. } => {
-                if let Some(socket) = socket_for(sockets, destination) {
+                if let Some(socket) = bound_for(sockets, |s| s.local, source, destination) {
                     socket.send_packet(data, source, destination);
                 }
             }
@@ -379,8 +376,18 @@ fn free_address(taken: &[SocketAddr], wanted: SocketAddr) -> io::Result<SocketAd
         .ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
-fn socket_for(sockets: &[Socket], destination: SocketAddr) -> Option<&Socket> {
-    sockets
-        .iter()
-        .find(|socket| socket.local.is_ipv4() == destination.is_ipv4())
+/// Of what is bound, what speaks with `remote`: the one at the local address `ip`, if there is one.
+fn bound_for<T>(
+    bound: &[T],
+    address: impl Fn(&T) -> SocketAddr,
+    ip: Option<IpAddr>,
+    remote: SocketAddr,
+) -> Option<&T> {
+    let of_family = || {
+        let same = |one: &&T| address(one).is_ipv4() == remote.is_ipv4();
+        bound.iter().filter(same)
+    };
+    of_family()
+        .find(|one| Some(address(one).ip()) == ip)
+        .or_else(|| of_family().next())
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
@@ -72,6 +72,7 @@ pub struct Engine {
     transport: Arc<TransportConfig>,
     credentials: Arc<Credentials>,
     receive_window: u64,
+    path_idle_timeout: Duration,
     /// By noq's connection handle, which is a slab index and comes back into use.
     connections: Vec<Option<Box<Connection>>>,
     made: u64,
@@ -96,6 +97,7 @@ impl Engine {
         alpns: Vec<Vec<u8>>,
         transport: TransportConfig,
         receive_window: u64,
+        path_idle_timeout: Duration,
         clock: Option<Arc<Clock>>,
         seeded: Option<Seeded>,
     ) -> Result<Self, rustls::Error> {
@@ -124,6 +126,7 @@ impl Engine {
             transport,
             credentials,
             receive_window,
+            path_idle_timeout,
             connections: Vec::new(),
             made: 0,
             handshaking: 0,
@@ -161,7 +164,7 @@ impl Engine {
             .map_err(ConnectError::Quic)?;
         let id = self.adopt(handle, quic);
         if let Some(connection) = self.connection(id) {
-            connection.first_local = attempt.local;
+            connection.first_local = attempt.local.map(|local| (remote, local));
             connection.race = attempt.race;
         }
         if let Some(race) = attempt.race {
@@ -178,7 +181,13 @@ impl Engine {
         if self.connections.len() <= handle.0 {
             self.connections.resize_with(handle.0 + 1, || None);
         }
-        let connection = Connection::new(id, handle, quic, self.receive_window);
+        let connection = Connection::new(
+            id,
+            handle,
+            quic,
+            self.receive_window,
+            self.path_idle_timeout,
+        );
         self.connections[handle.0] = Some(Box::new(connection));
         self.unsettle(handle);
         id
@@ -320,7 +329,7 @@ impl Engine {
             self.deadlines.pop_first();
             if let Some(connection) = self.connections[index].as_mut() {
                 connection.deadline = None;
-                connection.quic.handle_timeout(now);
+                connection.handle_timeout(now);
             }
             self.unsettle(ConnectionHandle(index));
         }
@@ -354,7 +363,8 @@ impl Engine {
                 segments
             };
             if let Some(mut transmit) = connection.quic.poll_transmit(now, segments, buffer) {
-                transmit.src_ip = transmit.src_ip.or(first_local);
+                let first_local = first_local.filter(|(to, _)| *to == transmit.destination);
+                transmit.src_ip = transmit.src_ip.or(first_local.map(|(_, from)| from));
                 self.turn += 1;
                 if self.turn >= TURN {
                     self.next_turn(true);
@@ -405,6 +415,7 @@ impl Engine {
         let handshaking = !connection.was_connected && !connection.quic.is_closed();
         let drained = connection.drained;
         connection.collect(now);
+        connection.watch_paths(now);
         let id = connection.id;
         let events = connection.take_events();
         self.events
@@ -412,7 +423,7 @@ impl Engine {
         if !handshaking && !std::mem::replace(&mut connection.handshake_over, true) {
             self.handshaking -= 1;
         }
-        let deadline = connection.quic.poll_timeout().filter(|_| !drained);
+        let deadline = connection.next_timeout().filter(|_| !drained);
         if deadline != connection.deadline {
             if let Some(old) = connection.deadline {
                 self.deadlines.remove(&(old, handle.0));
@@ -432,10 +443,10 @@ impl Engine {
     }
 
     /// Whether something was received that an application tends to answer at once.
-    pub fn awaits_answer(&mut self) -> bool {
+    pub fn awaits_answer(&mut self, now: Instant) -> bool {
         for handle in &self.unsettled {
             if let Some(connection) = self.connections[handle.0].as_deref_mut() {
-                connection.collect();
+                connection.collect(now);
                 let id = connection.id;
                 let events = connection.take_events();
                 self.events

@@ -12,6 +12,7 @@ mod demux;
 mod driver;
 mod engine;
 mod guardian;
+mod path;
 #[cfg(feature = "python")]
 mod python;
 mod race;

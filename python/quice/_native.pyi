@@ -29,6 +29,8 @@ class Settings(Protocol):
     @property
     def datagram_buffer(self) -> int: ...
     @property
+    def path_idle_timeout(self) -> float: ...
+    @property
     def qlog_dir(self) -> str | os.PathLike[str] | None: ...
 
 class StreamReset(Exception):  # noqa: N818
@@ -48,6 +50,10 @@ class RaceWon(Exception):  # noqa: N818
 
 class DatagramRefused(Exception):  # noqa: N818
     """The datagram is too large now, or the peer takes none."""
+
+class PathRefused(Exception):  # noqa: N818
+    """What was asked of a path can't be: the peer speaks no multipath, the path is closed or the last one, or the
+    connection was accepted and its client alone opens paths."""
 
 class Credentials:
     """Who an endpoint is."""
@@ -180,9 +186,31 @@ class Connection:
 
     def max_datagram_size(self) -> int | None: ...
     def close(self, code: int, reason: bytes) -> None: ...
+    def multipath(self) -> bool:
+        """Whether both sides speak multipath (draft-ietf-quic-multipath); False before the handshake is over."""
+
+    def open_path(self, remote: Address, local: str | None = None, *, backup: bool) -> int | None:
+        """As the client, open a path to `remote`, sending from `local` if given. Returns its id, which is never used
+        again; None when none can be opened now, as the peer allows four at once, and none before its
+        connection ids for them arrive just after the handshake: ask again later.
+        `Event.PathOpened` follows on both sides when it is validated, or `Event.PathLost`. Raises `PathRefused`."""
+
+    def set_path_status(self, path: int, *, backup: bool) -> None:
+        """Send data over a path, or as a backup only while no validated path is available. With several available
+        ones, the failure of one costs seconds instead of less than one. The peer is told, with
+        `Event.PathStatus`. A server does as its client, until it sets a status of its own; a client does not follow.
+        Raises `PathRefused`."""
+
+    def close_path(self, path: int) -> None:
+        """Give up a path; what was lost on it goes over another. Raises `PathRefused`, also for the last one."""
+
+    def ping_path(self, path: int) -> None:
+        """Have the peer acknowledge something on this path. While there are several, each side does so by itself
+        six times within `path_idle_timeout`. Raises `PathRefused`."""
+
     def paths(self) -> list[dict[str, object]]:
-        """Each path: local and remote address, rtt in seconds, mtu, congestion_window, sent_packets,
-        lost_packets, sent_bytes, received_bytes."""
+        """Each path: id, status ("available" or "backup"), validated, local and remote address, rtt in seconds, mtu,
+        congestion_window, sent_packets, lost_packets, sent_bytes, received_bytes."""
 
     def stats(self) -> dict[str, int]:
         """sent_datagrams, sent_bytes, received_datagrams, received_bytes, sent_packets, lost_packets,
@@ -198,6 +226,14 @@ class Loss:
     Reset: ClassVar[Loss]
     NoCommonVersion: ClassVar[Loss]
     Outraced: ClassVar[Loss]
+
+class PathLoss:
+    """Why a path was given up."""
+
+    Closed: ClassVar[PathLoss]
+    ClosedByPeer: ClassVar[PathLoss]
+    TimedOut: ClassVar[PathLoss]
+    NetworkChanged: ClassVar[PathLoss]
 
 class Event:
     """What happened. Each is an instance of one of the classes inside this one."""
@@ -240,6 +276,25 @@ class Event:
 
     class DatagramsUnblocked(Event):
         connection: int
+
+    class PathOpened(Event):
+        """A path beside the first is validated and can carry data."""
+
+        connection: int
+        path: int
+        remote: Address
+
+    class PathLost(Event):
+        connection: int
+        path: int
+        reason: PathLoss
+
+    class PathStatus(Event):
+        """The peer has given a path a status (see `set_path_status`)."""
+
+        connection: int
+        path: int
+        backup: bool
 
     class Drained(Event):
         connection: int

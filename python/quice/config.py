@@ -21,6 +21,8 @@ class TransportConfig:
     send_window: bytes that may wait for acknowledgement before `write` waits.
     max_streams: streams of each kind that the peer may have open at once.
     datagram_buffer: bytes of datagrams kept in each direction; 0 refuses datagrams.
+    path_idle_timeout: seconds of silence after which one of several paths is given up, as long as another works. While
+        there are several, each is pinged six times as often, so both sides should have the same.
     qlog_dir: an existing folder in which each connection writes a qlog file.
     """
 
@@ -31,6 +33,7 @@ class TransportConfig:
     send_window: int = 16 << 20
     max_streams: int = 256
     datagram_buffer: int = 1 << 20
+    path_idle_timeout: float = 0.6
     qlog_dir: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:

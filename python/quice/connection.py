@@ -58,10 +58,14 @@ class PathKind(str, enum.Enum):
 class Path:
     """One network path of a connection, as it is now. Times in seconds, sizes in bytes.
 
-    `local` is None until a packet has come back on it.
+    `id` means this path as long as the connection lives. `status`: data goes over a "backup" only while no path is
+    "available". `validated`: whether the peer has answered on it. `local` is None until a packet has come back.
     """
 
+    id: int
     kind: PathKind
+    status: str
+    validated: bool
     local: Address | None
     remote: Address
     rtt: float
@@ -364,6 +368,9 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.StreamsAvailable: Connection._on_change,
         Event.DatagramReceived: Connection._on_change,
         Event.DatagramsUnblocked: Connection._on_change,
+        Event.PathOpened: Connection._on_change,
+        Event.PathLost: Connection._on_change,
+        Event.PathStatus: Connection._on_change,
         Event.Drained: Connection._on_drained,
     },
 )

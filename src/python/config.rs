@@ -8,6 +8,7 @@ use noq_proto::{IdleTimeout, QlogFileFactory, TransportConfig, VarInt};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::path::MAX_PATHS;
 use crate::tls::Credentials;
 
 /// The round-trip time assumed until it is measured. The first packet often dies at the peer's NAT, which opens
@@ -25,11 +26,16 @@ pub struct Settings {
     max_streams: u32,
     datagram_buffer: usize,
     qlog_dir: Option<PathBuf>,
+    path_idle_timeout: f64,
 }
 
 impl Settings {
     pub fn receive_window(&self) -> u64 {
         self.connection_window
+    }
+
+    pub fn path_idle_timeout(&self) -> PyResult<Duration> {
+        seconds("path_idle_timeout", self.path_idle_timeout)
     }
 
     pub fn transport(&self) -> PyResult<TransportConfig> {
@@ -44,6 +50,7 @@ impl Settings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(keep_alive)
             .initial_rtt(INITIAL_RTT)
+            .max_concurrent_multipath_paths(MAX_PATHS)
             .stream_receive_window(window("stream_window", self.stream_window)?)
             .receive_window(window("connection_window", self.connection_window)?)
             .send_window(self.send_window)

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use noq_proto::{Dir, SendDatagramError, StreamId, VarInt, WriteError};
+use noq_proto::{Dir, PathId, PathStatus, SendDatagramError, StreamId, VarInt, WriteError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3::{create_exception, exceptions::PyException};
 
-use super::address::{HostPort, local_text, text};
+use super::address::{HostPort, host_ip, local_text, parse, text};
 use super::buffer::Buffer;
 use crate::connection::{Connection, Read};
 use crate::driver::{Driver, State};
@@ -51,6 +51,13 @@ create_exception!(
     RaceWon,
     PyException,
     "Another attempt of the race is a connection already."
+);
+
+create_exception!(
+    quice._native,
+    PathRefused,
+    PyException,
+    "What was asked of a path can't be."
 );
 
 #[pyclass(frozen, name = "Connection", module = "quice._native")]
@@ -241,11 +248,66 @@ impl PyConnection {
         })
     }
 
+    /// Whether both sides speak multipath; known once the connection is established.
+    fn multipath(&self) -> PyResult<bool> {
+        self.with(|connection| Ok(connection.quic.is_multipath_negotiated()))
+    }
+
+    /// Open a path, which is validated before it carries data. `None` while the peer allows no more.
+    #[pyo3(signature = (remote, local=None, *, backup))]
+    fn open_path(
+        &self,
+        remote: HostPort,
+        local: Option<&str>,
+        backup: bool,
+    ) -> PyResult<Option<u32>> {
+        let remote = parse(&remote)?;
+        let local = local.map(host_ip).transpose()?;
+        self.with_state(|state| {
+            let now = state.now();
+            found(state, self.id)?
+                .open_path(now, remote, local, status(backup))
+                .map(|path| path.map(path_number))
+                .map_err(|error| PathRefused::new_err(error.to_string()))
+        })
+    }
+
+    /// Prefer other paths to this one, or not.
+    #[pyo3(signature = (path, *, backup))]
+    fn set_path_status(&self, path: u32, backup: bool) -> PyResult<()> {
+        self.with(|connection| {
+            connection
+                .set_path_status(path.into(), status(backup))
+                .map_err(|error| PathRefused::new_err(error.to_string()))
+        })
+    }
+
+    /// Give up a path that is not the last one.
+    fn close_path(&self, path: u32) -> PyResult<()> {
+        self.with_state(|state| {
+            let now = state.now();
+            found(state, self.id)?
+                .close_path(now, path.into())
+                .map_err(|error| PathRefused::new_err(error.to_string()))
+        })
+    }
+
+    /// Have the peer acknowledge something on this path.
+    fn ping_path(&self, path: u32) -> PyResult<()> {
+        self.with(|connection| {
+            if connection.ping_path(path.into()) {
+                Ok(())
+            } else {
+                Err(PathRefused::new_err("closed path"))
+            }
+        })
+    }
+
     /// Each path with its addresses, round-trip time (seconds), MTU and counts.
     fn paths<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.with_state(|state| {
             let mut paths = Vec::new();
-            for path in found(state, self.id)?.paths() {
+            for path in found(state, self.id)?.open_paths() {
                 let connection = found(state, self.id)?;
                 let Ok(tuple) = connection.quic.network_path(path) else {
                     continue;
@@ -254,10 +316,16 @@ impl PyConnection {
                     continue;
                 };
                 let remote = tuple.remote();
-                let local_ip = tuple.local_ip().or(connection.first_local);
+                let first_local = connection.first_local.filter(|(to, _)| *to == remote);
+                let local_ip = tuple.local_ip().or(first_local.map(|(_, from)| from));
+                let is_backup = connection.quic.path_status(path) == Ok(PathStatus::Backup);
+                let is_validated = connection.is_path_validated(path);
                 let port = state.local_port(local_ip, remote);
                 let local: Option<HostPort> = local_ip.map(|ip| local_text(ip, port, remote));
                 let dict = PyDict::new(py);
+                dict.set_item("id", path_number(path))?;
+                dict.set_item("status", if is_backup { "backup" } else { "available" })?;
+                dict.set_item("validated", is_validated)?;
                 dict.set_item("local", local)?;
                 dict.set_item("remote", text(remote))?;
                 dict.set_item("rtt", stats.rtt.as_secs_f64())?;
@@ -292,6 +360,19 @@ impl PyConnection {
             Ok(dict)
         })
     }
+}
+
+fn status(backup: bool) -> PathStatus {
+    if backup {
+        PathStatus::Backup
+    } else {
+        PathStatus::Available
+    }
+}
+
+/// A path's id, of which noq shows nothing but the digits.
+pub fn path_number(path: PathId) -> u32 {
+    path.to_string().parse().unwrap_or(u32::MAX)
 }
 
 fn read_into(connection: &mut Connection, id: StreamId, out: &mut [u8]) -> PyResult<Option<usize>> {

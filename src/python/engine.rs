@@ -51,6 +51,7 @@ impl PyEngine {
             alpns,
             settings.transport()?,
             settings.receive_window(),
+            settings.path_idle_timeout()?,
             clock.clone(),
             seed.map(Seeded::new),
         )

@@ -1,11 +1,13 @@
 //! What happened, as Python sees it.
 
-use noq_proto::{ConnectionError, Dir};
+use noq_proto::{ConnectionError, Dir, PathStatus};
 use pyo3::prelude::*;
 
 use super::address::{HostPort, local_text, text};
+use super::connection::path_number;
 use crate::connection;
 use crate::engine::{Engine, Packet};
+use crate::path;
 
 /// Why a connection was lost.
 #[pyclass(frozen, eq, eq_int, hash, from_py_object, module = "quice._native")]
@@ -25,6 +27,30 @@ pub enum Loss {
     NoCommonVersion,
     /// Another attempt of the same race was faster.
     Outraced,
+}
+
+/// Why a path was given up.
+#[pyclass(frozen, eq, eq_int, hash, from_py_object, module = "quice._native")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PathLoss {
+    /// By a call of `close_path`.
+    Closed,
+    ClosedByPeer,
+    /// One side heard nothing on it for too long, while there was another that worked.
+    TimedOut,
+    /// The addresses it was between are gone.
+    NetworkChanged,
+}
+
+impl From<path::PathLoss> for PathLoss {
+    fn from(loss: path::PathLoss) -> Self {
+        match loss {
+            path::PathLoss::Closed => Self::Closed,
+            path::PathLoss::ClosedByPeer => Self::ClosedByPeer,
+            path::PathLoss::TimedOut => Self::TimedOut,
+            path::PathLoss::NetworkChanged => Self::NetworkChanged,
+        }
+    }
 }
 
 #[pyclass(frozen, module = "quice._native")]
@@ -67,6 +93,21 @@ pub enum Event {
     },
     DatagramsUnblocked {
         connection: u64,
+    },
+    PathOpened {
+        connection: u64,
+        path: u32,
+        remote: HostPort,
+    },
+    PathLost {
+        connection: u64,
+        path: u32,
+        reason: PathLoss,
+    },
+    PathStatus {
+        connection: u64,
+        path: u32,
+        backup: bool,
     },
     Drained {
         connection: u64,
@@ -125,6 +166,21 @@ impl Event {
             },
             E::DatagramReceived => Self::DatagramReceived { connection: id },
             E::DatagramsUnblocked => Self::DatagramsUnblocked { connection: id },
+            E::PathOpened(path, remote) => Self::PathOpened {
+                connection: id,
+                path: path_number(path),
+                remote: text(remote),
+            },
+            E::PathLost(path, reason) => Self::PathLost {
+                connection: id,
+                path: path_number(path),
+                reason: reason.into(),
+            },
+            E::PathStatus(path, status) => Self::PathStatus {
+                connection: id,
+                path: path_number(path),
+                backup: status == PathStatus::Backup,
+            },
             E::Drained => Self::Drained { connection: id },
         }
     }

@@ -15,11 +15,11 @@ pub mod _native {
     use super::config::PyCredentials;
     #[pymodule_export]
     use super::connection::{
-        ConnectionGone, DatagramRefused, PyConnection, RaceWon, StreamClosed, StreamReset,
-        StreamStopped,
+        ConnectionGone, DatagramRefused, PathRefused, PyConnection, RaceWon, StreamClosed,
+        StreamReset, StreamStopped,
     };
     #[pymodule_export]
     use super::engine::PyEngine;
     #[pymodule_export]
-    use super::event::{Event, Loss};
+    use super::event::{Event, Loss, PathLoss};
 }

@@ -378,6 +378,15 @@ async def test_their_new_connection_id_is_followed(meeting: Meeting) -> None:
     assert await meeting.ours.read(meeting.near, stream) == b"still here"
 
 
+async def test_a_peer_without_multipath_has_one_path(meeting: Meeting) -> None:
+    assert not meeting.near.multipath()
+    with pytest.raises(_native.PathRefused, match="not negotiated"):
+        meeting.near.open_path((LOOPBACK, 9), backup=True)
+    assert [(path["id"], path["status"], path["validated"]) for path in meeting.near.paths()] == [
+        (0, "available", True)
+    ]
+
+
 async def test_we_answer_a_retry(certificates: Certificates) -> None:
     async with theirs_serves(certificates, retry=True) as meeting:
         stream = meeting.opened()
