@@ -9,10 +9,10 @@ INSTALLED := $(VENV)/.installed
 CARGO := $(shell command -v cargo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages fmt lint types layers rust bench lab interop fuzz clean
+.PHONY: help demo test quick packages fmt lint types layers rust bench lab interop sim sim-report fuzz clean
 
 help:  ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml $(RUST)
 	@command -v cc >/dev/null \
@@ -70,6 +70,14 @@ lab: $(INSTALLED) packages  ## Ten connections through every pair of NATs, in a 
 
 interop: $(INSTALLED) packages  ## How fast our ICE agent and others find a pair, in a table
 	$(BIN)/python -m interop
+
+sim: $(INSTALLED)  ## 10,000 random sessions in the simulated internet; SEED=N repeats one
+	$(BIN)/python -m scenarios random $(if $(SEED),--seed $(SEED),--sessions 10000)
+
+sim-report: $(INSTALLED)  ## Times for every pair of NATs in the simulated internet, and a picture of them
+	$(BIN)/python -m scenarios report --svg docs/nat-pairs.svg
+	$(BIN)/python -m scenarios report --loss 5
+	$(BIN)/python -m scenarios report --loss 20
 
 fuzz: $(INSTALLED)  ## A minute of random and mutated input for everything that reads a stranger's bytes
 	$(BIN)/python -m fuzz --seconds 60

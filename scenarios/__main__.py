@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import sys
@@ -47,7 +48,7 @@ def attempts(plans: Iterable[Plan], workers: int) -> Iterator[Result]:
     if workers == 1:
         yield from map(attempt, plans)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=gc.freeze) as pool:
         yield from pool.map(attempt, plans, chunksize=_CHUNK)
 
 
@@ -117,7 +118,9 @@ def main() -> int:
     randomly.add_argument("--seed", type=int, help="this one alone, and what it is")
     report = commands.add_parser("report", help="every pair of NATs")
     report.add_argument("--runs", type=int, default=100, metavar="N", help="sessions of each pair")
-    report.add_argument("--loss", type=float, default=0.0, metavar="PERCENT", help="at each site, each way")
+    report.add_argument(
+        "--loss", type=float, default=0.0, metavar="PERCENT", help="of the packets between the peers, each way"
+    )
     report.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     report.add_argument("--svg", type=Path, metavar="FILE", help="draw it too")
     options = parser.parse_args()

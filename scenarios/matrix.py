@@ -18,8 +18,9 @@ PAIRS = list(itertools.product(CLASSIC, CLASSIC))
 
 
 def plans(runs: int, loss: float) -> dict[tuple[Nat, Nat], list[Plan]]:
-    """So many sessions of every pair, with this share of packets lost at each site in each direction."""
-    weather = Conditions(delay=DELAY, loss=loss)
+    """So many sessions of every pair, with this share of the packets between the peers lost, each way."""
+    # Half of the way each: what passes both sites is 1 - loss.
+    weather = Conditions(delay=DELAY, loss=1 - math.sqrt(1 - loss))
     found: dict[tuple[Nat, Nat], list[Plan]] = {}
     for number, (one, two) in enumerate(PAIRS):
         places = Place(behaviour(one), None, False, weather), Place(behaviour(two), None, False, weather)

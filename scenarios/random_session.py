@@ -162,7 +162,7 @@ def run(plan: Plan) -> Outcome:
         if plan.must_work and outcome.connect_seconds is None:
             raise BrokenError(f"these two can reach each other, and did not: {outcome.reason}")
         del server, peers, story_
-        story.check_left_overs(simulation)
+        story.check_left_overs(simulation, outcome)
     return outcome
 
 

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quice import Connection, Endpoint, Error
 from quice.ice import PairReport, PairState, Report
@@ -40,6 +41,8 @@ class Outcome:
     reason: str = ""
     reports: tuple[Report, ...] = ()
     """Of the peer that connects and, if it connected, of the other."""
+    alive: list[weakref.ref[object]] = field(default_factory=list)
+    """What must be gone in the end."""
 
 
 class Wire:
@@ -79,10 +82,12 @@ async def connect(
             service = await stack.enter_async_context(Server())
         with two.active():
             far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
+            outcome.alive.append(weakref.ref(far))
             answering = asyncio.create_task(_answer(far))
         stack.push_async_callback(_cancel, answering)
         with one.active():
             near = await stack.enter_async_context(Endpoint.bind(server=service.url))
+            outcome.alive.append(weakref.ref(near))
             await asyncio.sleep(pause)
             try:
                 connection = await near.connect(far.peer, alpn=ALPN, timeout=_TIMEOUT)
@@ -91,7 +96,9 @@ async def connect(
             else:
                 outcome.connect_seconds = connection.connect_seconds
                 await _ask(connection, question)
-                outcome.reports = await _settled(connection, await answering)
+                accepted = await answering
+                outcome.alive += [weakref.ref(connection), weakref.ref(accepted)]
+                outcome.reports = await _settled(connection, accepted)
         relax()
     return outcome
 
@@ -159,20 +166,16 @@ def check_pacing(wire: Wire) -> None:
                 raise BrokenError(f"{name} sent two checks {after - before:.6f} s apart")
 
 
-def check_left_overs(simulation: Simulation) -> None:
-    """Nothing is scheduled any more, and nothing of the endpoints is in memory."""
+def check_left_overs(simulation: Simulation, outcome: Outcome) -> None:
+    """Nothing is scheduled any more, and no endpoint or connection is in memory."""
     simulation.run(asyncio.sleep(_QUIET))
     timers = [timer for timer in simulation.loop._scheduled if not timer.cancelled()]
     if timers:
         raise BrokenError(f"timers are left: {timers[:3]}")
-    endpoints = _endpoints()
-    if endpoints:
-        raise BrokenError(f"{len(endpoints)} endpoints are left in memory")
-
-
-def _endpoints() -> list[Endpoint]:
     gc.collect()
-    return [each for each in gc.get_objects() if isinstance(each, Endpoint)]
+    left = [each() for each in outcome.alive if each() is not None]
+    if left:
+        raise BrokenError(f"left in memory: {left}")
 
 
 def _base(pair: PairReport) -> Address:
