@@ -109,12 +109,16 @@ async def test_the_commands_do_what_is_said_of_them(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "inbox").iterdir()} == {"report.pdf", "photos"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/lab.md"])
-def test_every_file_that_is_named_is_there(name: str) -> None:
-    text = (ROOT / name).read_text()
+PAGES = [Path(name) for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += [path.relative_to(ROOT) for path in sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    text = (ROOT / page).read_text()
     named = set(re.findall(r"\]\(([^)#:]+)\)", text))
     named |= {path for path in re.findall(r"`([\w./-]+/[\w./-]*)`", text) if "*" not in path}
-    where = [ROOT, ROOT / "python/quice", (ROOT / name).parent]
+    where = [ROOT, ROOT / "python/quice", (ROOT / page).parent]
     assert [path for path in sorted(named) if not any((folder / path).exists() for folder in where)] == []
 
 
