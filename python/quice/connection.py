@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from quice.ice import Report
+    from quice.paths import PathKeeper
     from quice.pump import Pump
     from quice.session import Session
 
@@ -117,6 +118,7 @@ class Connection:
         self._established: asyncio.Future[None] = self._loop.create_future()
         self._drained = asyncio.Event()
         self._session: Session | None = None
+        self._paths: PathKeeper | None = None
         self.connect_seconds = 0.0
 
     @property
@@ -267,6 +269,14 @@ class Connection:
         if (stream := self._held(event.stream)) is not None:
             stream._on_writable()
 
+    def _on_path_opened(self, event: Event.PathOpened) -> None:
+        if self._paths is not None:
+            self._paths.on_opened(event.path)
+
+    def _on_path_lost(self, event: Event.PathLost) -> None:
+        if self._paths is not None:
+            self._paths.on_lost(event.path)
+
     def _on_change(self, event: Event) -> None:
         self._notify()
 
@@ -281,6 +291,8 @@ class Connection:
         if self._error is not None:
             return
         self._error = error
+        if self._paths is not None:
+            self._paths.close()
         if not self._established.done():
             self._established.set_exception(error)
             # Whoever waits sees it; when nobody does, it is no news.
@@ -368,8 +380,8 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.StreamsAvailable: Connection._on_change,
         Event.DatagramReceived: Connection._on_change,
         Event.DatagramsUnblocked: Connection._on_change,
-        Event.PathOpened: Connection._on_change,
-        Event.PathLost: Connection._on_change,
+        Event.PathOpened: Connection._on_path_opened,
+        Event.PathLost: Connection._on_path_lost,
         Event.PathStatus: Connection._on_change,
         Event.Drained: Connection._on_drained,
     },

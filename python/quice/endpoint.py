@@ -30,6 +30,7 @@ from quice.ice import Base, CandidatePair, Role
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.meeting import Race, Response
+from quice.paths import PathKeeper
 from quice.session import Observer, Session
 from quice.signal.interface import Signalling
 from quice.signal.messages import VERSION, Offer, Refuse, RefuseReason, SignalDecodeError
@@ -188,6 +189,8 @@ class Endpoint:
             raise
         finally:
             race.close()
+        connection._paths = PathKeeper(connection._native, self._pump, pair, lambda: session.pairs, session.pair_lost)
+        session.observe(connection._paths)
         session.use(pair)
         self._keep(session, connection)
         return connection

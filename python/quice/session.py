@@ -118,9 +118,23 @@ class Session:
             self._observer.on_pairs(self._agent.pairs)
         return taken
 
+    @property
+    def pairs(self) -> tuple[CandidatePair, ...]:
+        """The pairs there are, the best first."""
+        return self._agent.pairs
+
+    def observe(self, observer: Observer) -> None:
+        """Tell another observer from now on."""
+        self._observer = observer
+
     def use(self, pair: CandidatePair) -> None:
         """QUIC is established on this pair: nominate it."""
         self._agent.nominate(pair, self._loop.time())
+        self._driver.step()
+
+    def pair_lost(self, pair: CandidatePair) -> None:
+        """QUIC gets no answer on this pair any more."""
+        self._agent.pair_lost(pair, self._loop.time())
         self._driver.step()
 
     async def hang_up(self) -> None:

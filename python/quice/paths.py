@@ -1,0 +1,179 @@
+"""Which QUIC paths a connection has: that of the pair which the agents have selected, and for a while another.
+
+The side that made the connection sees to it, for only a client opens paths, and the other side does as it says
+(draft-ietf-quic-multipath §3.3). One path is enough as long as it works. Another is opened when the agents select
+another pair, and when nothing comes back any more: with two of them, the engine pings both, and leaves the one that is
+silent within `path_idle_timeout`. A new path is validated before the old one is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from quice import _native
+from quice.ice import CandidatePair
+from quice.pump import Pump
+from quice.wire import Address
+
+logger = logging.getLogger(__name__)
+
+_TICK = 0.5
+"""Seconds between two looks at what has come."""
+_SUSPICION = 1.5
+"""Seconds without any answer to what was sent, after which another way is tried: a congested link can be as slow."""
+_TRIAL = 5.0
+"""Seconds for which two paths are compared before the one that is not selected is closed."""
+
+Way = tuple[str, Address]
+"""The local address and the peer's."""
+
+
+class _Hearing(enum.Enum):
+    """What is known of the peer."""
+
+    HEARD = "heard"
+    """Something came since we last sent, or we sent nothing."""
+    WAITING = "waiting"
+    """We have sent and hear nothing."""
+
+
+class PathKeeper:
+    """Keeps one connection on the pairs that work. It observes the connection's session."""
+
+    def __init__(
+        self,
+        native: _native.Connection,
+        pump: Pump,
+        first: CandidatePair,
+        pairs: Callable[[], Iterable[CandidatePair]],
+        pair_lost: Callable[[CandidatePair], None],
+    ) -> None:
+        """first: the pair that the connection was made on. pairs: those there are, the best first. `pair_lost` is told
+        of a pair that works no more."""
+        self._native = native
+        self._pump = pump
+        self._pairs = pairs
+        self._pair_lost = pair_lost
+        self._loop = asyncio.get_running_loop()
+        self._paths: dict[int, CandidatePair] = {0: first}
+        self._validated = {0}
+        self._selected = first
+        self._trial: CandidatePair | None = None
+        self._trial_ends = 0.0
+        self._hearing = _Hearing.HEARD
+        self._since = 0.0
+        self._sent = self._received = 0
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, self._tick)
+
+    def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
+        """There may be new pairs: the agent checks them, and says so if one is better."""
+
+    def on_valid(self, pair: CandidatePair) -> None:
+        """Another pair works, too."""
+
+    def on_selected(self, pair: CandidatePair) -> None:
+        """The agents agree on this pair."""
+        self._selected = pair
+        self._keep()
+
+    def on_failed(self, error: Exception) -> None:
+        """No pair passes checks any more; whether QUIC does, QUIC says."""
+
+    def on_opened(self, path: int) -> None:
+        """A path was validated."""
+        self._validated.add(path)
+        self._keep()
+
+    def on_lost(self, path: int) -> None:
+        """A path was given up."""
+        self._validated.discard(path)
+        pair = self._paths.pop(path, None)
+        if pair is None:
+            return
+        if self._path_of(pair) is None and (_way(pair) == _way(self._selected)):
+            # What is left is in use from now on, whether the agents agree yet or not.
+            self._selected = next(iter(self._paths.values()), self._selected)
+            self._trial = None
+            self._pair_lost(pair)
+        self._keep()
+
+    def close(self) -> None:
+        """The connection is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        try:
+            self._listen()
+        except _native.ConnectionGone:
+            return
+        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._keep()
+
+    def _listen(self) -> None:
+        """Look whether the peer answers, and try another pair if not."""
+        stats, now = self._native.stats(), self._loop.time()
+        sent, received = stats["sent_datagrams"], stats["received_datagrams"]
+        if received != self._received:
+            self._hearing = _Hearing.HEARD
+        elif sent != self._sent and self._hearing is _Hearing.HEARD:
+            self._hearing, self._since = _Hearing.WAITING, now
+        self._sent, self._received = sent, received
+        if self._trial is not None and now >= self._trial_ends:
+            self._trial = None
+        if self._hearing is _Hearing.WAITING and now >= self._since + _SUSPICION and self._trial is None:
+            self._try_another(now)
+
+    def _try_another(self, now: float) -> None:
+        used = [_way(pair) for pair in self._paths.values()]
+        other = next((pair for pair in self._pairs() if pair.is_valid and _way(pair) not in used), None)
+        if other is not None:
+            logger.debug("nothing comes back; trying another pair")
+            self._trial, self._trial_ends = other, now + _TRIAL
+
+    def _keep(self) -> None:
+        """Open what is missing, send over the selected pair once its path is validated, and close what is left over."""
+        with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
+            if not self._native.multipath():
+                return
+            for pair in (self._selected, self._trial):
+                if pair is not None and self._path_of(pair) is None:
+                    self._open(pair)
+            self._rank()
+            self._pump.wake()
+
+    def _open(self, pair: CandidatePair) -> None:
+        # None when it can't be yet: the next tick tries again.
+        path = self._native.open_path(pair.remote.address, pair.base.host, backup=True)
+        if path is not None:
+            self._paths[path] = pair
+
+    def _rank(self) -> None:
+        chosen = self._path_of(self._selected)
+        if chosen is None or chosen not in self._validated:
+            return
+        status = {cast("int", path["id"]): path["status"] for path in self._native.paths()}
+        if status.get(chosen) == "backup":
+            self._native.set_path_status(chosen, backup=False)
+        for path, pair in list(self._paths.items()):
+            if path == chosen:
+                continue
+            if status.get(path) == "available":
+                self._native.set_path_status(path, backup=True)
+            if self._trial is None or _way(pair) != _way(self._trial):
+                self._native.close_path(path)
+
+    def _path_of(self, pair: CandidatePair) -> int | None:
+        way = _way(pair)
+        return next((path for path, each in self._paths.items() if _way(each) == way), None)
+
+
+def _way(pair: CandidatePair) -> Way:
+    return pair.base.host, pair.remote.address
