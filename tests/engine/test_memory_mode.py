@@ -422,6 +422,15 @@ def test_the_first_octet_says_which_protocol_a_datagram_belongs_to(octet: int) -
     assert pair.server.engine.drops() == (0 if octet < 4 or quic else 1, 0)
 
 
+def test_a_quic_datagram_beyond_what_peers_are_told_is_dropped() -> None:
+    # RFC 9000 §18.2: max_udp_payload_size.
+    pair = Pair()
+    for size in (1472, 1473, 65_507):
+        data = b"\xc0" + bytes(size - 1)
+        pair.server.engine.receive(data, ("203.0.113.9", 9), pair.server.address[0], 0.0)
+    assert pair.server.engine.drops() == (2, 0)
+
+
 def test_strange_datagrams_in_a_transfer_change_nothing() -> None:
     pair = Pair()
     near, far = pair.connected()
