@@ -203,6 +203,21 @@ def test_streams_beyond_the_peers_limit_come_free_when_one_is_over() -> None:
     assert near.open(unidirectional=True) is not None
 
 
+def test_streams_that_are_over_but_not_read_count_among_those_the_peer_may_have() -> None:
+    pair = Pair(server_config=TransportConfig(max_streams=4))
+    near, far = pair.connected()
+    streams = [opened(near, unidirectional=True) for _ in range(4)]
+    for stream in streams:
+        near.finish(stream)
+    pair.advance(1.0)
+    # RFC 9000 §4.6: else a peer could fill our memory with streams that hold no byte.
+    assert near.open(unidirectional=True) is None
+    for stream in streams:
+        assert read_to_end(pair, far, stream) == b""
+    pair.drive(lambda: bool(pair.client.seen(Event.StreamsAvailable)))
+    assert near.open(unidirectional=True) is not None
+
+
 def test_the_stream_of_higher_priority_goes_first_though_written_last() -> None:
     pair = Pair()
     near, far = pair.connected()
