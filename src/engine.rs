@@ -24,6 +24,9 @@ use crate::tls::{Credentials, PeerKey, server_name};
 const RETRY_FROM: usize = 256;
 /// Transmits that one connection may make before the others have their turn.
 const TURN: usize = 32;
+/// The largest QUIC datagram we take: noq's `max_udp_payload_size`, which peers are told (RFC 9000 §18.2). A larger
+/// one would be kept alive by any part of it that waits to be read.
+const LARGEST: usize = 1472;
 /// Datagrams kept for Python that are not QUIC; more than that is a flood, and dropped.
 const STUN_QUEUE: usize = 1024;
 /// A client that closes amid the handshake says so in up to three packets (RFC 9000 §10.2.3). noq asks to send the
@@ -39,7 +42,7 @@ pub struct Packet {
 /// What the endpoint saw and did not take, since it was made.
 #[derive(Clone, Copy, Default)]
 pub struct Drops {
-    /// Datagrams of no protocol of ours, by their first octet.
+    /// Datagrams of no protocol of ours, by their first octet, and larger ones than we take.
     pub other: u64,
     /// STUN datagrams beyond what the layer above fetched in time.
     pub overflow: u64,
@@ -237,6 +240,7 @@ impl Engine {
         data: BytesMut,
     ) {
         match classify(&data) {
+            Protocol::Quic if data.len() > LARGEST => self.drops.other += 1,
             Protocol::Quic => self.receive_quic(now, path, ecn, data),
             Protocol::Stun if self.packets.len() < STUN_QUEUE => {
                 let data = data.freeze();

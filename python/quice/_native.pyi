@@ -138,7 +138,7 @@ class Engine:
         """In memory: the datagrams sent since the last call, as (data, local host or None, destination)."""
 
     def drops(self) -> tuple[int, int]:
-        """Datagrams dropped so far: of no protocol of ours, and STUN beyond what was fetched in time."""
+        """Datagrams dropped so far: of no protocol of ours or too large, and STUN beyond what was fetched in time."""
 
     def close(self) -> None:
         """Close the sockets at once; connections that are still open are abandoned."""

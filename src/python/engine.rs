@@ -203,7 +203,7 @@ impl PyEngine {
             .collect()
     }
 
-    /// Datagrams dropped so far: (of no protocol of ours, STUN beyond what was fetched in time).
+    /// Datagrams dropped so far: (of no protocol of ours or too large, STUN beyond what was fetched in time).
     fn drops(&self) -> (u64, u64) {
         let drops = self.driver.lock().engine.drops;
         (drops.other, drops.overflow)

@@ -47,10 +47,12 @@ def bound(*, serves: bool, config: TransportConfig | None = None) -> tuple[_nati
     return engine, descriptor, address
 
 
-def connected() -> tuple[_native.Engine, _native.Engine, _native.Connection, _native.Connection]:
+def connected(
+    config: TransportConfig | None = None,
+) -> tuple[_native.Engine, _native.Engine, _native.Connection, _native.Connection]:
     """Two engines on loopback and a connection between them, as each side sees it."""
-    server, server_socket, address = bound(serves=True)
-    client, client_socket, _ = bound(serves=False)
+    server, server_socket, address = bound(serves=True, config=config)
+    client, client_socket, _ = bound(serves=False, config=config)
     near = client.connect(address, ALPN, peer=public_key(SERVER_SEED))
     accepted: list[int] = []
     deadline = time.monotonic() + PATIENCE

@@ -203,6 +203,21 @@ def test_streams_beyond_the_peers_limit_come_free_when_one_is_over() -> None:
     assert near.open(unidirectional=True) is not None
 
 
+def test_streams_that_are_over_but_not_read_count_among_those_the_peer_may_have() -> None:
+    pair = Pair(server_config=TransportConfig(max_streams=4))
+    near, far = pair.connected()
+    streams = [opened(near, unidirectional=True) for _ in range(4)]
+    for stream in streams:
+        near.finish(stream)
+    pair.advance(1.0)
+    # RFC 9000 §4.6: else a peer could fill our memory with streams that hold no byte.
+    assert near.open(unidirectional=True) is None
+    for stream in streams:
+        assert read_to_end(pair, far, stream) == b""
+    pair.drive(lambda: bool(pair.client.seen(Event.StreamsAvailable)))
+    assert near.open(unidirectional=True) is not None
+
+
 def test_the_stream_of_higher_priority_goes_first_though_written_last() -> None:
     pair = Pair()
     near, far = pair.connected()
@@ -420,6 +435,15 @@ def test_the_first_octet_says_which_protocol_a_datagram_belongs_to(octet: int) -
     assert packets == ([(data, ("203.0.113.9", 9))] if octet < 4 else [])
     quic = 64 <= octet < 128 or octet >= 192
     assert pair.server.engine.drops() == (0 if octet < 4 or quic else 1, 0)
+
+
+def test_a_quic_datagram_beyond_what_peers_are_told_is_dropped() -> None:
+    # RFC 9000 §18.2: max_udp_payload_size.
+    pair = Pair()
+    for size in (1472, 1473, 65_507):
+        data = b"\xc0" + bytes(size - 1)
+        pair.server.engine.receive(data, ("203.0.113.9", 9), pair.server.address[0], 0.0)
+    assert pair.server.engine.drops() == (2, 0)
 
 
 def test_strange_datagrams_in_a_transfer_change_nothing() -> None:
