@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import subprocess
 import time
@@ -21,10 +22,15 @@ _SETTLE = 1.0
 
 
 def throughput(peer: Peer, ready: Ready) -> dict[str, float]:
-    """Gbit/s of one stream, from its opening to the server's word that all of it is there."""
+    """Gbit/s of one stream, from its opening to the server's word that all of it is there; and what it costs both
+    processes in CPU seconds a GiB, which others on the machine change less."""
+    before = _cpu_of_children()
     seconds = _result(ready, "bytes", peer.bytes)["seconds"]
     assert isinstance(seconds, float)
-    return {"gbit": peer.bytes * 8 / seconds / 1e9}
+    return {
+        "gbit": peer.bytes * 8 / seconds / 1e9,
+        "cpu_s": (_cpu_of_children() - before) / (peer.bytes / (1 << 30)),
+    }
 
 
 def latency(peer: Peer, ready: Ready) -> dict[str, float]:
@@ -79,6 +85,12 @@ def _said(process: subprocess.Popen[str]) -> dict[str, object]:
         raise NotMeasuredError("ended before it said that it was ready")
     said: dict[str, object] = json.loads(line)
     return said
+
+
+def _cpu_of_children() -> float:
+    """CPU seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _resident(pid: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ ROWS: list[tuple[str, str, list[tuple[Peer, Goal | None]]]] = [
             (ON_UVLOOP, NO_GOAL),
         ],
     ),
+    ("one stream, CPU s/GiB", "cpu_s", [(peer, NO_GOAL) for peer in (NATIVE, AIOPQUIC, QH3, AIOQUIC, ON_UVLOOP)]),
     *(
         (
             f"request, µs, {label}",
@@ -68,25 +69,27 @@ ROWS: list[tuple[str, str, list[tuple[Peer, Goal | None]]]] = [
 ]
 
 
-def table(numbers: Numbers, reasons: dict[str, str], runs: int) -> Table:
-    """A row for each comparison, with its goal and whether it holds. `reasons`: why a peer has no numbers."""
+def table(numbers: Numbers, missing: Container[str], runs: int) -> Table:
+    """A row for each comparison, with its goal and whether it holds. `missing`: peers that can't be measured."""
     made = Table(title=f"loopback, server and client each a process, medians of {runs} runs")
     for column in ("measured", "quice", "beside", "it has", "quice is", "goal", "verdict"):
         made.add_column(column, justify="left" if column in ("measured", "beside", "verdict") else "right")
     for label, what, peers in ROWS:
         ours = numbers.get(QUICE.name, {}).get(what, [])
-        asked = [(peer, goal) for peer, goal in peers if numbers.get(peer.name, {}).get(what) or peer.name in reasons]
+        if not any(what in measured for measured in numbers.values()):
+            continue
+        asked = [(peer, goal) for peer, goal in peers if what in numbers.get(peer.name, {}) or peer.name in missing]
         for place, (peer, goal) in enumerate(asked):
             theirs = numbers.get(peer.name, {}).get(what, [])
-            cells = (_shown(ours), peer.name, *_comparison(ours, theirs, goal, reasons.get(peer.name, "")))
+            cells = (_shown(ours), peer.name, *_comparison(ours, theirs, goal))
             made.add_row(label if place == 0 else "", *cells, end_section=place == len(asked) - 1)
     return made
 
 
-def _comparison(ours: list[float], theirs: list[float], goal: Goal | None, reason: str) -> tuple[str, str, str, str]:
+def _comparison(ours: list[float], theirs: list[float], goal: Goal | None) -> tuple[str, str, str, str]:
     text = goal.text if goal is not None else ""
     if not ours or not theirs:
-        return _shown(theirs), "", text, f"not measured: {reason}" if reason else "not measured"
+        return _shown(theirs), "", text, "not measured"
     # Run by run: what slows the machine for a while slows both.
     ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=False))
     difference = statistics.median(a - b for a, b in zip(ours, theirs, strict=False))
