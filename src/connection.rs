@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use noq_proto::crypto::rustls::HandshakeData;
+use noq_proto::n0_nat_traversal::Event as NatEvent;
 use noq_proto::{
     ClosedStream, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event as QuicEvent,
     PathId, PathStatus, ReadError, SendDatagramError, StreamEvent, StreamId, TransportError,
@@ -13,6 +14,7 @@ use noq_proto::{
 use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
+use crate::nat::Probes;
 use crate::path::{PathLoss, Paths};
 use crate::reassembly::Reassembly;
 use crate::tls::{PeerKey, peer_key};
@@ -65,6 +67,9 @@ pub enum Event {
     PathLost(PathId, PathLoss),
     /// What the peer wants the path to be to it.
     PathStatus(PathId, PathStatus),
+    /// The server has named an address for NAT traversal, or taken it back.
+    AddressAdded(SocketAddr),
+    AddressRemoved(SocketAddr),
     /// The last trace of the connection is gone; its id means nothing any more.
     Drained,
 }
@@ -117,6 +122,7 @@ pub struct Connection {
     /// The race that it is an attempt of.
     pub race: Option<u64>,
     pub paths: Paths,
+    pub probes: Probes,
     /// To this address, where to send from until noq has learnt it from the peer's answers.
     pub first_local: Option<(SocketAddr, IpAddr)>,
     /// No longer counted among the handshakes under way.
@@ -149,6 +155,7 @@ impl Connection {
             was_connected: false,
             race: None,
             paths: Paths::new(path_idle_timeout),
+            probes: Probes::default(),
             first_local: None,
             handshake_over: false,
             drained: false,
@@ -187,9 +194,13 @@ impl Connection {
                     let event = self.on_path_event(event);
                     self.events.extend(event);
                 }
-                QuicEvent::HandshakeDataReady
-                | QuicEvent::HandshakeConfirmed
-                | QuicEvent::NatTraversal(_) => {}
+                QuicEvent::NatTraversal(NatEvent::AddressAdded(address)) => {
+                    self.events.push(Event::AddressAdded(address));
+                }
+                QuicEvent::NatTraversal(NatEvent::AddressRemoved(address)) => {
+                    self.events.push(Event::AddressRemoved(address));
+                }
+                QuicEvent::HandshakeDataReady | QuicEvent::HandshakeConfirmed => {}
             }
         }
         if self.gaps > most_gaps(self.receive_window) && !self.quic.is_closed() {

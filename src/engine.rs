@@ -369,9 +369,14 @@ impl Engine {
             if let Some(mut transmit) = connection.quic.poll_transmit(now, segments, buffer) {
                 let first_local = first_local.filter(|(to, _)| *to == transmit.destination);
                 transmit.src_ip = transmit.src_ip.or(first_local.map(|(_, from)| from));
+                let leaves = connection.may_leave(now, &mut transmit);
                 self.turn += 1;
                 if self.turn >= TURN {
                     self.next_turn(true);
+                }
+                if !leaves {
+                    buffer.clear();
+                    continue;
                 }
                 return Some(transmit);
             }

@@ -12,11 +12,13 @@ mod demux;
 mod driver;
 mod engine;
 mod guardian;
+mod nat;
 mod path;
 #[cfg(feature = "python")]
 mod python;
 mod race;
 mod reassembly;
+mod scope;
 mod seeded;
 mod tls;
 mod udp;

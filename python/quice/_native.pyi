@@ -31,6 +31,8 @@ class Settings(Protocol):
     @property
     def path_idle_timeout(self) -> float: ...
     @property
+    def nat_traversal(self) -> bool: ...
+    @property
     def qlog_dir(self) -> str | os.PathLike[str] | None: ...
 
 class StreamReset(Exception):  # noqa: N818
@@ -54,6 +56,10 @@ class DatagramRefused(Exception):  # noqa: N818
 class PathRefused(Exception):  # noqa: N818
     """What was asked of a path can't be: the peer speaks no multipath, the path is closed or the last one, or the
     connection was accepted and its client alone opens paths."""
+
+class NatTraversalRefused(Exception):  # noqa: N818
+    """What was asked of NAT traversal can't be: it is not on at both sides, there are too many addresses (the peer
+    takes eight) or none, or the connection was accepted and its client alone starts rounds."""
 
 class Credentials:
     """Who an endpoint is."""
@@ -208,13 +214,30 @@ class Connection:
         """Have the peer acknowledge something on this path. While there are several, each side does so by itself
         six times within `path_idle_timeout`. Raises `PathRefused`."""
 
+    def add_nat_traversal_address(self, address: Address) -> None:
+        """Name one of our addresses to the peer: as the server at once, which is `Event.AddressAdded` to the client;
+        as the client with the next round. Raises `NatTraversalRefused`."""
+
+    def remove_nat_traversal_address(self, address: Address) -> None:
+        """Take an address back. Raises `NatTraversalRefused`."""
+
+    def initiate_nat_traversal_round(self) -> list[Address]:
+        """As the client, have both sides probe each other's addresses, nine times within four seconds; ends the round
+        before. Each address that answers becomes a backup path, with `Event.PathOpened`. Returns those that we probe.
+
+        Only addresses of the family of the connection's paths are probed, and of IPv6 alone if there is a path of
+        both. Not probed are loopback, unless the connection runs over it, multicast, broadcast, unspecified and
+        reserved addresses, IPv4 addresses written as IPv6, link-local ones of another link than a path's, and the
+        metadata services of clouds; and no more than 50 times in a second all in all. What was not sent is counted
+        in `stats()["refused_probes"]`. Raises `NatTraversalRefused`."""
+
     def paths(self) -> list[dict[str, object]]:
         """Each path: id, status ("available" or "backup"), validated, local and remote address, rtt in seconds, mtu,
         congestion_window, sent_packets, lost_packets, sent_bytes, received_bytes."""
 
     def stats(self) -> dict[str, int]:
         """sent_datagrams, sent_bytes, received_datagrams, received_bytes, sent_packets, lost_packets,
-        lost_bytes, acks_received."""
+        lost_bytes, acks_received, refused_probes."""
 
 class Loss:
     """Why a connection was lost."""
@@ -295,6 +318,16 @@ class Event:
         connection: int
         path: int
         backup: bool
+
+    class AddressAdded(Event):
+        """The server has named an address for NAT traversal."""
+
+        connection: int
+        address: Address
+
+    class AddressRemoved(Event):
+        connection: int
+        address: Address
 
     class Drained(Event):
         connection: int

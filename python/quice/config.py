@@ -23,6 +23,7 @@ class TransportConfig:
     datagram_buffer: bytes of datagrams kept in each direction; 0 refuses datagrams.
     path_idle_timeout: seconds of silence after which one of several paths is given up, as long as another works. While
         there are several, each is pinged six times as often, so both sides should have the same.
+    nat_traversal: whether connections may look for more paths by frames of their own, with peers that do so too.
     qlog_dir: an existing folder in which each connection writes a qlog file.
     """
 
@@ -34,6 +35,7 @@ class TransportConfig:
     max_streams: int = 256
     datagram_buffer: int = 1 << 20
     path_idle_timeout: float = 0.6
+    nat_traversal: bool = False
     qlog_dir: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:

@@ -80,7 +80,10 @@ class Path:
 
 @dataclass(frozen=True)
 class ConnectionStats:
-    """Counts over a connection's life: datagrams and bytes of UDP payload, packets of QUIC."""
+    """Counts over a connection's life: datagrams and bytes of UDP payload, packets of QUIC.
+
+    `refused_probes`: how often we did not send to an address that the peer named for NAT traversal.
+    """
 
     sent_datagrams: int
     sent_bytes: int
@@ -89,6 +92,7 @@ class ConnectionStats:
     sent_packets: int
     lost_packets: int
     lost_bytes: int
+    refused_probes: int
     acks_received: int
 
 
@@ -383,6 +387,8 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.PathOpened: Connection._on_path_opened,
         Event.PathLost: Connection._on_path_lost,
         Event.PathStatus: Connection._on_change,
+        Event.AddressAdded: Connection._on_change,
+        Event.AddressRemoved: Connection._on_change,
         Event.Drained: Connection._on_drained,
     },
 )

@@ -8,6 +8,7 @@ use noq_proto::{IdleTimeout, QlogFileFactory, TransportConfig, VarInt};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::nat::MAX_ADDRESSES;
 use crate::path::MAX_PATHS;
 use crate::tls::Credentials;
 
@@ -27,6 +28,7 @@ pub struct Settings {
     datagram_buffer: usize,
     qlog_dir: Option<PathBuf>,
     path_idle_timeout: f64,
+    nat_traversal: bool,
 }
 
 impl Settings {
@@ -60,6 +62,9 @@ impl Settings {
                 (self.datagram_buffer > 0).then_some(self.datagram_buffer),
             )
             .datagram_send_buffer_size(self.datagram_buffer);
+        if self.nat_traversal {
+            transport.max_remote_nat_traversal_addresses(MAX_ADDRESSES);
+        }
         if let Some(folder) = &self.qlog_dir {
             transport.qlog_factory(Arc::new(QlogFileFactory::new(folder.clone())));
         }

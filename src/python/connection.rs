@@ -60,6 +60,13 @@ create_exception!(
     "What was asked of a path can't be."
 );
 
+create_exception!(
+    quice._native,
+    NatTraversalRefused,
+    PyException,
+    "What was asked of NAT traversal can't be."
+);
+
 #[pyclass(frozen, name = "Connection", module = "quice._native")]
 pub struct PyConnection {
     driver: Arc<Driver>,
@@ -303,6 +310,37 @@ impl PyConnection {
         })
     }
 
+    /// Name one of our addresses to the peer, for NAT traversal.
+    fn add_nat_traversal_address(&self, address: HostPort) -> PyResult<()> {
+        let address = parse(&address)?;
+        self.with(|connection| {
+            connection
+                .add_nat_traversal_address(address)
+                .map_err(|error| NatTraversalRefused::new_err(error.to_string()))
+        })
+    }
+
+    /// Take an address back.
+    fn remove_nat_traversal_address(&self, address: HostPort) -> PyResult<()> {
+        let address = parse(&address)?;
+        self.with(|connection| {
+            connection
+                .remove_nat_traversal_address(address)
+                .map_err(|error| NatTraversalRefused::new_err(error.to_string()))
+        })
+    }
+
+    /// Have both sides probe each other's addresses; returns those of the peer that are probed.
+    fn initiate_nat_traversal_round(&self) -> PyResult<Vec<HostPort>> {
+        self.with_state(|state| {
+            let now = state.now();
+            let probed = found(state, self.id)?
+                .initiate_nat_traversal_round(now)
+                .map_err(|error| NatTraversalRefused::new_err(error.to_string()))?;
+            Ok(probed.into_iter().map(text).collect())
+        })
+    }
+
     /// Each path with its addresses, round-trip time (seconds), MTU and counts.
     fn paths<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.with_state(|state| {
@@ -346,6 +384,7 @@ impl PyConnection {
         self.with(|connection| {
             let stats = connection.quic.stats();
             let dict = PyDict::new(py);
+            dict.set_item("refused_probes", connection.probes.refused)?;
             dict.set_item("sent_datagrams", stats.udp_tx.datagrams)?;
             dict.set_item("sent_bytes", stats.udp_tx.bytes)?;
             dict.set_item("received_datagrams", stats.udp_rx.datagrams)?;

@@ -109,6 +109,14 @@ pub enum Event {
         path: u32,
         backup: bool,
     },
+    AddressAdded {
+        connection: u64,
+        address: HostPort,
+    },
+    AddressRemoved {
+        connection: u64,
+        address: HostPort,
+    },
     Drained {
         connection: u64,
     },
@@ -180,6 +188,14 @@ impl Event {
                 connection: id,
                 path: path_number(path),
                 backup: status == PathStatus::Backup,
+            },
+            E::AddressAdded(address) => Self::AddressAdded {
+                connection: id,
+                address: text(address),
+            },
+            E::AddressRemoved(address) => Self::AddressRemoved {
+                connection: id,
+                address: text(address),
             },
             E::Drained => Self::Drained { connection: id },
         }

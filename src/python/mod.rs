@@ -15,8 +15,8 @@ pub mod _native {
     use super::config::PyCredentials;
     #[pymodule_export]
     use super::connection::{
-        ConnectionGone, DatagramRefused, PathRefused, PyConnection, RaceWon, StreamClosed,
-        StreamReset, StreamStopped,
+        ConnectionGone, DatagramRefused, NatTraversalRefused, PathRefused, PyConnection, RaceWon,
+        StreamClosed, StreamReset, StreamStopped,
     };
     #[pymodule_export]
     use super::engine::PyEngine;

@@ -21,7 +21,8 @@ Link = tuple[str, str]
 class MultihomedPair(Pair):
     """Like `Pair`, but a datagram arrives from where it was sent, at the address it was sent to.
 
-    `cut` holds links, as (client host, server host), on which everything is lost without a word.
+    `cut` holds links, as (client host, server host), on which everything is lost without a word. `strays` are the
+    datagrams to addresses that nobody has, with their times.
     """
 
     def __init__(self, config: TransportConfig | None = None, *, delay: float = 0.01, seed: int = 1) -> None:
@@ -29,6 +30,7 @@ class MultihomedPair(Pair):
         super().__init__(config, delay=delay, seeds=(chance.randbytes(32), chance.randbytes(32)))
         self.cut: set[Link] = set()
         self.carried: dict[Link, int] = {}
+        self.strays: list[tuple[float, Side, tuple[str, int]]] = []
         self._travelling: list[tuple[float, int, Side, bytes, str, str]] = []
         self._count = itertools.count()
         for side, hosts in ((self.client, CLIENT_HOSTS), (self.server, SERVER_HOSTS)):
@@ -61,10 +63,14 @@ class MultihomedPair(Pair):
         for side, other in ((self.client, self.server), (self.server, self.client)):
             events, side.due, _, _ = side.engine.pump(self.now)
             side.events += events
+            own, theirs = (CLIENT_HOSTS, SERVER_HOSTS) if side is self.client else (SERVER_HOSTS, CLIENT_HOSTS)
             for data, source, (destination, port) in side.engine.transmits():
-                assert source is not None
-                assert port == PORT
                 side.sent += 1
+                if destination not in theirs or port != PORT:
+                    self.strays.append((self.now, side, (destination, port)))
+                    continue
+                # Who names no source leaves it to the system, which takes the address on the way there.
+                source = own[theirs.index(destination)] if source is None else source
                 link = (source, destination) if side is self.client else (destination, source)
                 if link in self.cut or self.loses(side, data):
                     continue

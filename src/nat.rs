@@ -1,0 +1,97 @@
+//! NAT traversal within a connection (noq's frames, after draft-seemann-quic-nat-traversal): both sides name their
+//! addresses, and probe each other's with path challenges.
+//!
+//! noq probes whatever address the peer names, as often as it names it. So probes are judged where they leave: by
+//! their destination, and by how many there were.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use noq_proto::n0_nat_traversal::Error;
+use noq_proto::{FourTuple, Transmit};
+
+use crate::connection::Connection;
+use crate::scope::probe_destination;
+
+/// How many addresses a peer may name.
+pub const MAX_ADDRESSES: u8 = 8;
+/// Probes of one connection in any second. A round sends up to six to each address in its first.
+pub const PROBES_PER_SECOND: usize = 50;
+
+/// What probes a connection has sent.
+#[derive(Default)]
+pub struct Probes {
+    /// When the last ones were sent, up to as many as there may be in a second.
+    sent: VecDeque<Instant>,
+    /// Those that were not sent.
+    pub refused: u64,
+    /// The destination that was last found to be that of a path.
+    on_path: Option<SocketAddr>,
+}
+
+impl Probes {
+    fn may_send(&mut self, now: Instant) -> bool {
+        let full = self.sent.len() == PROBES_PER_SECOND;
+        if full && self.sent[0] + Duration::from_secs(1) > now {
+            return false;
+        }
+        if full {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(now);
+        true
+    }
+}
+
+impl Connection {
+    /// Whether both sides have NAT traversal on.
+    fn is_nat_traversal_negotiated(&self) -> bool {
+        self.quic.get_local_nat_traversal_addresses().is_ok()
+    }
+
+    fn network_paths(&self) -> Vec<FourTuple> {
+        let paths = self.quic.paths().into_iter();
+        paths
+            .filter_map(|path| self.quic.network_path(path).ok())
+            .collect()
+    }
+
+    /// Name one of our addresses to the peer, at once as the server, with the next round as the client.
+    pub fn add_nat_traversal_address(&mut self, address: SocketAddr) -> Result<(), Error> {
+        self.quic.add_nat_traversal_address(address)
+    }
+
+    pub fn remove_nat_traversal_address(&mut self, address: SocketAddr) -> Result<(), Error> {
+        self.quic.remove_nat_traversal_address(address)
+    }
+
+    /// Have both sides probe each other's addresses; returns those of the peer that are probed.
+    pub fn initiate_nat_traversal_round(&mut self, now: Instant) -> Result<Vec<SocketAddr>, Error> {
+        let paths = self.network_paths();
+        let named = self.quic.initiate_nat_traversal_round(now)?;
+        let probed = named.into_iter();
+        Ok(probed
+            .filter_map(|address| probe_destination(address, &paths))
+            .collect())
+    }
+
+    /// Judge a transmit before it leaves: what goes elsewhere than over a path is a probe. Returns whether to send it.
+    pub fn may_leave(&mut self, now: Instant, transmit: &mut Transmit) -> bool {
+        let destination = transmit.destination;
+        if self.probes.on_path == Some(destination) || !self.is_nat_traversal_negotiated() {
+            return true;
+        }
+        let paths = self.network_paths();
+        if paths.iter().any(|path| path.remote() == destination) {
+            self.probes.on_path = Some(destination);
+            return true;
+        }
+        let allowed = probe_destination(destination, &paths).filter(|_| self.probes.may_send(now));
+        match allowed {
+            Some(destination) => transmit.destination = destination,
+            None => self.probes.refused += 1,
+        }
+        allowed.is_some()
+    }
+}
