@@ -69,9 +69,10 @@ class Session:
         self._agent.restart(self._loop.time())
         self._step()
 
-    def tell(self, ufrag: str, pwd: str, *, lite: bool) -> None:
-        """The peer's credentials have come."""
-        self._agent.set_remote_credentials(ufrag, pwd, self._loop.time(), lite=lite)
+    def tell(self, ufrag: str, pwd: str, *, lite: bool, pacing: float | None) -> None:
+        """The peer's credentials have come; `pacing` in milliseconds."""
+        ta = None if pacing is None else pacing / 1000
+        self._agent.set_remote_credentials(ufrag, pwd, self._loop.time(), lite=lite, ta=ta)
         self._step()
 
     def add(self, line: str) -> None:
@@ -132,7 +133,8 @@ class Session:
     def _tell_credentials(self) -> None:
         credentials = self._agent.credentials
         lite = {"lite": True} if self._agent.lite else {}
-        say("credentials", ufrag=credentials.ufrag, pwd=credentials.pwd, **lite)
+        pacing = 1000 * self._agent.proposed_ta
+        say("credentials", ufrag=credentials.ufrag, pwd=credentials.pwd, pacing=pacing, **lite)
 
     def _tell_events(self, now: float) -> None:
         for event in self._gatherer.events() if self._gatherer is not None else ():
@@ -168,7 +170,7 @@ async def run(role: Role, stun_servers: list[Address], *, lite: bool) -> None:
             case "start":
                 await session.start()
             case "credentials":
-                session.tell(line["ufrag"], line["pwd"], lite=line.get("lite", False))
+                session.tell(line["ufrag"], line["pwd"], lite=line.get("lite", False), pacing=line.get("pacing"))
             case "candidate":
                 session.add(line["candidate"])
             case "end-of-candidates":

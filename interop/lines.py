@@ -6,11 +6,12 @@ Every program, in whatever language, says `ready` and waits. The driver says `st
     {"type": "candidate", "candidate": "candidate:…"}                   as it finds them (RFC 8839 §5.1)
     {"type": "end-of-candidates"}
 
-which the driver passes on to the other program as they are, at once or all together. When its agent has selected a
-pair, it says `selected`, with `local` and `remote`, and its `role` if the agent tells that; when that can't be,
-`failed` with a `reason`. On `{"type": "send", "data": …}` it sends a datagram over the pair; what arrives, it tells as
-`received` with its `data`. On `restart` it restarts ICE, and tells its new credentials and its candidates; when the
-peer's come anew, it does so, too (RFC 8445 §9). It ends on `close`, or with its input.
+which the driver passes on to the other program as they are, at once or all together. With its credentials an agent may
+tell the `pacing` of checks that it proposes, in milliseconds (RFC 8839 §5.5). When it has selected a pair, the program
+says `selected`, with `local` and `remote`, and its `role` if the agent tells that; when that can't be, `failed` with a
+`reason`. On `{"type": "send", "data": …}` it sends a datagram over the pair; what arrives, it tells as `received` with
+its `data`. On `restart` it restarts ICE, and tells its new credentials and its candidates; when the peer's come anew,
+it does so, too (RFC 8445 §9). It ends on `close`, or with its input.
 """
 
 from __future__ import annotations

@@ -156,8 +156,8 @@ def test_rfc8445_9_after_a_restart_there_is_another_pair(roles: tuple[str, str],
 @pytest.mark.slow
 def test_rfc7675_our_requests_for_consent_keep_a_lite_pion_from_taking_us_for_gone() -> None:
     program("pion lite")
-    # Requests come every 6 s at the latest (§5.1); without them, nothing would.
-    peer = pion(lite=True, silence=7)
+    # Requests come every 6 s at the latest (§5.1); without them, nothing would come.
+    peer = pion(lite=True, silence=9)
     with (
         ground(Nat.PORT_RESTRICTED, Nat.PUBLIC) as (stun, here, there),
         staged(Side(QUICE, here, "controlling"), Side(peer, there, "controlled"), stun) as stage,
