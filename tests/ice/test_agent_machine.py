@@ -364,7 +364,7 @@ class AgentMachine(RuleBasedStateMachine):
         assert len(agent.pairs) <= MAX_PAIRS
         assert len(agent.report.remote_candidates) <= MAX_REMOTE_CANDIDATES
         assert len(agent.report.local_candidates) <= MAX_LOCAL_CANDIDATES
-        assert len(agent._checks) <= MAX_PAIRS * (MAX_CANCELLED + 1)
+        assert len(agent._checker.checks) <= MAX_PAIRS * (MAX_CANCELLED + 1)
         assert len(agent._consents) <= FALLBACKS + 2
 
     @invariant()

@@ -1,13 +1,16 @@
 """Connectivity checks of one agent, whose peer is the test (RFC 8445 §7)."""
 
 import itertools
+import tracemalloc
 
 import pytest
 
 from quice.ice import CandidateKind, PairState, PairValid, Role
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, priority
+from quice.ice.checklist import MAX_PAIRS
+from quice.ice.checks import MAX_CANCELLED
 from quice.ice.generation import MAX_EARLY_CHECKS, MAX_REMOTE_CANDIDATES
-from quice.ice.pacing import DEFAULT_TA, MIN_TA, Pacer
+from quice.ice.pacing import DEFAULT_TA, MIN_TA, RC, Pacer
 from quice.stun.attributes import (
     IceControlled,
     IceControlling,
@@ -18,7 +21,7 @@ from quice.stun.attributes import (
 )
 from quice.stun.message import Kind, Message, Method
 from quice.wire import Address
-from tests.ice.network import reflexive_candidate
+from tests.ice.network import host_candidate, reflexive_candidate
 from tests.ice.scripted import BASE, PWD, STRANGER, TIE_BREAKER, UFRAG, Scripted, Sent, remote
 
 
@@ -387,3 +390,44 @@ def test_an_answer_without_a_mapped_address_fails_the_pair() -> None:
 @pytest.mark.parametrize("data", [b"", b"\x00", bytes(20), b"\x00\x01\x00\x00" + bytes(16), bytes(65507), b"\xff" * 40])
 def test_what_is_no_stun_message_is_not_ours(data: bytes) -> None:
     assert not Scripted().receive(data, STRANGER)
+
+
+@pytest.mark.parametrize("renomination", [True, False])
+def test_rfc8445_19_5_1_a_peer_with_ten_thousand_candidates_costs_a_fixed_amount(renomination: bool) -> None:
+    peer = Scripted(remotes=0, renomination=renomination)
+    for number in range(2, 8):
+        peer.agent.add_local_candidate(host_candidate(Address(f"10.0.0.{number}", 5000)), peer.now)
+    tracemalloc.start()
+    for port in range(1, 10_001):
+        address = Address("198.51.100.66", port)
+        if port % 2:
+            peer.agent.add_remote_candidate(reflexive_candidate(address, STRANGER), peer.now)
+        else:
+            peer.receive(peer.request(number=port), address)
+        peer.sent()
+        if port == 1000:
+            before = tracemalloc.get_traced_memory()[0]
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 50_000
+    report = peer.agent.report
+    assert len(report.remote_candidates) == MAX_REMOTE_CANDIDATES
+    assert len(report.pairs) == MAX_PAIRS
+    sent = [each for each in peer.until(60.0) if each.message.kind is Kind.REQUEST]
+    assert len(sent) <= RC * MAX_PAIRS
+    assert len({(each.transmit.source, each.to) for each in sent}) <= MAX_PAIRS
+
+
+def test_checks_that_give_way_again_and_again_cost_a_fixed_amount() -> None:
+    peer = Scripted(Role.CONTROLLED)
+    first = peer.first_check()
+    newer: list[Sent] = []
+    for number in range(500):
+        peer.now += DEFAULT_TA
+        peer.check(remote(1).address, number=number)
+        newer += peer.sent()
+    assert len(newer) == 500
+    # The peer's answer to a check that is long forgotten is none.
+    assert not peer.answer(first)
+    assert peer.answer(newer[-MAX_CANCELLED])
+    assert peer.state() is PairState.SUCCEEDED

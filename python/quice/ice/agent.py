@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from quice.ice import checks, report
+from quice.ice import report
 from quice.ice.candidate import Candidate
+from quice.ice.checker import Checker
 from quice.ice.checklist import MAX_PAIRS, CheckListState
-from quice.ice.checks import Check, Checks, Credentials
+from quice.ice.checks import Check, Credentials, called_ufrag
 from quice.ice.consent import Consent, Consents
 from quice.ice.events import (
     ConsentExpired,
@@ -37,7 +38,7 @@ from quice.ice.events import (
     Selected,
 )
 from quice.ice.generation import EarlyCheck, Generation, Peer
-from quice.ice.pacing import DEFAULT_TA, Pacer, agreed_ta, rto
+from quice.ice.pacing import DEFAULT_TA, Pacer, agreed_ta
 from quice.ice.pair import CandidatePair, PairState
 from quice.ice.report import Report
 from quice.ice.roles import ROLES, STRATEGIES
@@ -89,7 +90,6 @@ class Agent:
         self._patience = patience
         self._max_pairs = max_pairs
         self._sender = Sender(rng, now, ta, pacer or Pacer())
-        self._checks = Checks()
         self._consents = Consents(rng)
         self._events: deque[Event] = deque()
         self._previous: Generation | None = None
@@ -98,8 +98,7 @@ class Agent:
     def _begin(self, generation: Generation, now: float) -> None:
         """Work with this generation from now on."""
         self._generation = generation
-        self._nominee: CandidatePair | None = None
-        self._nomination = 0
+        self._checker = Checker(generation, self._sender)
         self._strategy = self._new_strategy()
         self._deadline = now + self._patience
         self._free_at: float | None = None
@@ -166,7 +165,7 @@ class Agent:
         ufrag: the peer's, to which the candidate belongs; one of another generation is ignored, too.
         """
         generation = self._generation
-        if not generation.is_active or not self._is_of_now(ufrag):
+        if not generation.is_active or not self._generation.is_of_peer(ufrag):
             return
         if generation.remote_complete and not generation.continual:
             # RFC 8838 §14.
@@ -218,7 +217,7 @@ class Agent:
 
     def end_of_remote_candidates(self, now: float, ufrag: str | None = None) -> None:
         """The peer will name no more candidates."""
-        if self._is_of_now(ufrag):
+        if self._generation.is_of_peer(ufrag):
             self._generation.remote_complete = True
             self._note_completeness(now)
 
@@ -233,7 +232,6 @@ class Agent:
         if self._generation.selected is not None:
             self._previous = self._generation
         self._consents.drop_all_but(self._previous.selected if self._previous is not None else None)
-        self._checks.clear()
         number = self._generation.number + 1
         credentials = self._sender.new_credentials()
         self._begin(self._generation.renewed(number, credentials, self.controlling, self._max_pairs, now), now)
@@ -314,7 +312,7 @@ class Agent:
             times.append(self._free_at)
         if (due := self._strategy.timeout()) is not None:
             times.append(due)
-        if (due := self._next_check) is not None:
+        if (due := self._checker.next_time(self._can_check)) is not None:
             times.append(due)
         if (due := self._consents.next_time(self._sender.slot)) is not None:
             times.append(due)
@@ -346,15 +344,8 @@ class Agent:
 
     def begin_nomination(self, pair: CandidatePair, number: int, now: float) -> None:
         """Tell the peer that this pair is chosen, by a check of it."""
-        for each in (self._nominee, pair):
-            if each is not None:
-                self._checks.cancel(each, now)
-        self._nominee, self._nomination = pair, number
+        self._checker.nominate(pair, number, now)
         self._events.append(Nominating(pair))
-        # §8.1.1: the check that made the pair valid is repeated.
-        if not pair.is_valid:
-            pair.move(PairState.WAITING)
-        self._generation.checklist.enqueue(pair)
 
     def select(self, pair: CandidatePair, now: float) -> None:
         """Both agents know that this is the pair (§8.1.2)."""
@@ -364,10 +355,7 @@ class Agent:
             former.nominated = False
         pair.nominated = True
         generation.checklist.move(CheckListState.COMPLETED)
-        better = generation.checklist.conclude(pair, generation.continual)
-        for each in self._checks.pairs:
-            if each not in better:
-                self._checks.cancel(each, now)
+        self._checker.conclude(pair, now)
         if self._previous is not None and self._previous.selected is not None:
             self._consents.drop(self._previous.selected)
         self._keep_alive(pair, now)
@@ -384,19 +372,6 @@ class Agent:
     def _can_check(self) -> bool:
         return self._generation.peer is not None and self._strategy.checks and self._generation.is_active
 
-    @property
-    def _next_check(self) -> float | None:
-        """When a check is to be sent, repeated or given up."""
-        checklist, slot = self._generation.checklist, self._sender.slot
-        if checklist.has_triggered or (self._can_check and checklist.has_next):
-            return slot
-        due = self._checks.next_due
-        return None if due is None else max(due, slot)
-
-    def _is_of_now(self, ufrag: str | None) -> bool:
-        peer = self._generation.peer
-        return ufrag is None or peer is None or peer.credentials.ufrag == ufrag
-
     def _new_strategy(self) -> Strategy:
         peer = self._generation.peer
         return STRATEGIES[self.lite, peer is not None and peer.lite, self.role](self._generation, self)
@@ -406,64 +381,30 @@ class Agent:
             self.role = role
             self._generation.checklist.set_controlling(self.controlling)
             self._events.append(RoleChanged(role))
-        if self._nominee is not None:
-            self._generation.checklist.dequeue(self._nominee)
-            self._nominee = None
+        self._checker.renounce()
         self._strategy = self._new_strategy()
         best = next(self._generation.checklist.valid, None)
         if best is not None:
             self._strategy.pair_valid(best, now)
 
     def _note_completeness(self, now: float) -> None:
-        generation = self._generation
-        complete = generation.local_complete and generation.remote_complete
-        if complete and generation.peer is not None and generation.is_active:
+        if self._generation.is_complete and self._generation.is_active:
             self._strategy.candidates_complete(now)
 
-    # Sending checks.
-
     def _send_request(self, now: float) -> None:
-        """Send the most urgent request, if there is one (§6.1.4.2)."""
-        checklist = self._generation.checklist
+        """Send the most urgent request, if there is one."""
+        while (pair := self._checker.given_up(now)) is not None:
+            self._drop(pair, now)
         consent = self._consents.due(now)
         if consent is not None:
             self._ask_consent(consent, now)
-            return
-        while not checklist.has_triggered and (check := self._checks.due(now)) is not None:
-            if not check.exhausted:
-                self._transmit(check, now)
-                return
-            self._drop(check.pair, now)
-        pair = checklist.next_triggered()
-        if pair is None and self._can_check:
-            pair = checklist.next_ordinary()
-        if pair is not None:
-            self._begin_check(pair, now)
-
-    def _begin_check(self, pair: CandidatePair, now: float) -> None:
-        generation = self._generation
-        assert generation.peer is not None
-        local, remote = generation.credentials, generation.peer.credentials
-        if not pair.is_valid:
-            pair.move(PairState.IN_PROGRESS)
-        nomination = self._nomination if pair is self._nominee else None
-        identifier = self._sender.new_id()
-        request = self._sender.check(
-            pair, identifier, local, remote, controlling=self.controlling, nomination=nomination
-        )
-        wait = rto(self._sender.ta, generation.checklist.unchecked)
-        check = Check(pair, identifier, request, remote.key, nomination is not None, self.controlling, now, wait)
-        self._checks.add(check, now)
-        self._transmit(check, now)
-
-    def _transmit(self, check: Check, now: float) -> None:
-        check.count_sent(now)
-        self._sender.send_request(check.request, check.pair, now)
+        else:
+            self._checker.send_next(now, controlling=self.controlling, ordinary=self._can_check)
 
     # Answering checks.
 
     def _receive_request(self, message: Message, source: Address, destination: Address, now: float) -> bool:
-        ufrag = checks.called_ufrag(message)
+        ufrag = called_ufrag(message)
         generation = next((g for g in (self._generation, self._previous) if g and g.credentials.ufrag == ufrag), None)
         if generation is None or not message.verify(generation.key):
             return False
@@ -503,20 +444,20 @@ class Agent:
             number = message.get(Nomination)
             self._strategy.nominated(pair, number.value if number is not None else None, now)
         if self._can_check and not pair.is_valid:
-            self._checks.cancel(pair, now)
-            self._generation.checklist.trigger(pair)
+            self._checker.trigger(pair, now)
 
     # Receiving answers.
 
     def _receive_response(self, message: Message, source: Address, destination: Address, now: float) -> bool:
-        check = self._checks.get(message.transaction_id)
+        checks = self._checker.checks
+        check = checks.get(message.transaction_id)
         if check is None:
             return self._receive_consent(message, source, destination, now)
         if not message.verify(check.key):
             return True
         pair = check.pair
-        current = self._checks.is_current(check)
-        self._checks.end(check)
+        current = checks.is_current(check)
+        checks.end(check)
         if source != pair.remote.address or destination != pair.base:
             # §7.2.5.2.1: an answer that took another way says nothing of this one.
             self._drop(pair, now)
@@ -535,17 +476,14 @@ class Agent:
         if check.sent == 1:
             pair.measure(now - check.first_sent)
         if not pair.is_valid:
-            if pair is not self._nominee:
-                self._checks.forget(pair)
-                generation.checklist.dequeue(pair)
-            generation.checklist.succeed(pair)
+            self._checker.succeed(pair)
             generation.note_mapped(pair, mapped)
             self._deadline = max(self._deadline, now + self._patience)
             self._events.append(PairValid(pair))
             self._keep_others_ready(now)
-        if check.nominating and pair is self._nominee:
-            self._checks.forget(pair)
-            self._nominee = None
+        if check.nominating and pair is self._checker.nominee:
+            self._checker.checks.forget(pair)
+            self._checker.renounce()
             self._strategy.nomination_answered(pair, now)
         else:
             self._strategy.pair_valid(pair, now)
@@ -571,10 +509,7 @@ class Agent:
         """The pair does not work, or no longer."""
         generation = self._generation
         self._consents.drop(pair)
-        self._checks.forget(pair)
-        generation.checklist.fail(pair)
-        if pair is self._nominee:
-            self._nominee = None
+        self._checker.fail(pair)
         if pair is generation.selected:
             self._lose_selected(pair, now)
         elif self._previous is not None and pair is self._previous.selected:
@@ -605,7 +540,7 @@ class Agent:
         """§8.3.1: what is left of the checks on other pairs, and the generation before a restart, is forgotten."""
         self._free_at = None
         self._previous = None
-        self._checks.free()
+        self._checker.checks.free()
 
     def _fail(self, reason: str) -> None:
         """Patience is over, or there is nothing left to wait for (§8.1.2, RFC 8863 §4)."""
@@ -615,10 +550,8 @@ class Agent:
         self._events.append(Failed(reason))
 
     def _stop_checks(self) -> None:
-        self._generation.checklist.forget_triggered()
+        self._checker.stop()
         self._generation.early.clear()
-        self._checks.clear()
-        self._nominee = None
         self._strategy = self._new_strategy()
         self._free_at = None
 

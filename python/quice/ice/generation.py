@@ -72,6 +72,15 @@ class Generation:
         completed = self.checklist.state is CheckListState.COMPLETED and self.continual
         return self.checklist.is_running or completed
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether both agents have named all their candidates."""
+        return self.peer is not None and self.local_complete and self.remote_complete
+
+    def is_of_peer(self, ufrag: str | None) -> bool:
+        """Whether this may be the peer's ufrag; None is what a peer says that never restarts."""
+        return ufrag is None or self.peer is None or self.peer.credentials.ufrag == ufrag
+
     def is_freed(self, base: Address, remote: Address) -> bool:
         """§8.3.1: whether a pair, after a while, is none that the session may still need."""
         return not self.is_active and self.checklist.find(base, remote) is not self.selected
