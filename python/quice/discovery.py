@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from quice.driver import Driver
-from quice.ice import Base, Candidate, Gathered, Gatherer, GatheringComplete
+from quice.ice import Base, Candidate, Gathered, Gatherer, GatheringComplete, Pacer
 from quice.ice.gather import Event
 from quice.wire import Address, Random, Transmit
 
@@ -29,6 +29,8 @@ class Discovery:
         self._bases = bases
         self._send = send
         self._rng = rng
+        self.pacer = Pacer()
+        """Of this endpoint's questions, and of its sessions' checks (RFC 8445 §14.2)."""
         self._loop = asyncio.get_running_loop()
         self._servers: tuple[Address, ...] = ()
         self._listeners: list[Listener] = []
@@ -64,7 +66,7 @@ class Discovery:
     def _begin(self) -> None:
         self._stop()
         self._round = []
-        gatherer = Gatherer(self._bases(), self._servers, self._rng, self._loop.time())
+        gatherer = Gatherer(self._bases(), self._servers, self._rng, self._loop.time(), pacer=self.pacer)
         self._driver = Driver(gatherer, self._send, self._handle)
         if self._servers:
             self._timer = self._loop.call_later(_REFRESH, self._begin)

@@ -61,7 +61,7 @@ class Session:
         self._signalling = signalling
         self._observer = observer
         self._initiates = role is Role.CONTROLLING
-        self._agent = Agent(role, this_machine().random, self._loop.time())
+        self._agent = Agent(role, this_machine().random, self._loop.time(), pacer=discovery.pacer)
         self._driver = Driver(self._agent, send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []

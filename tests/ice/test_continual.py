@@ -284,6 +284,25 @@ def test_a_controlled_agent_whose_pair_is_lost_says_which_other_works_and_waits(
     assert selected(peer).remote == remote(2)
 
 
+def test_a_controlled_agent_that_was_told_too_early_that_its_pair_is_lost_takes_it_again() -> None:
+    peer = several(Role.CONTROLLED)
+    pair = selected(peer)
+    peer.agent.pair_lost(pair, peer.now)
+    play(peer, 1.0)
+    assert selected(peer) is pair
+    assert isinstance(peer.events()[-1], Selected)
+
+
+def test_a_controlled_agent_does_not_go_back_to_a_lost_pair_when_the_peer_has_chosen_another() -> None:
+    peer = several(Role.CONTROLLED)
+    pair = selected(peer)
+    peer.agent.pair_lost(pair, peer.now)
+    peer.check(remote(2).address, nominate=True, extra=(Nomination(1),))
+    play(peer, 1.0)
+    assert pair.is_valid
+    assert selected(peer).remote == remote(2)
+
+
 def test_without_another_valid_pair_all_are_checked_anew() -> None:
     peer = connected(remotes=3)
     peer.agent.pair_lost(selected(peer), peer.now)

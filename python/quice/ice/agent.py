@@ -534,7 +534,7 @@ class Agent:
         generation.checklist.revive(fresh)
         self._deadline = now + self._patience
         self._strategy.pair_failed(pair, now)
-        self._strategy.selected_lost(fallback, now)
+        self._strategy.selected_lost(pair, fallback, now)
 
     def _free(self) -> None:
         """§8.3.1: what is left of the checks on other pairs, and the generation before a restart, is forgotten."""

@@ -23,6 +23,10 @@ class Controlled(Passive):
         if pair.is_valid:
             self._take(pair, now)
 
+    def selected_lost(self, pair: CandidatePair, fallback: CandidatePair | None, now: float) -> None:
+        # The peer may not have lost it. Unless it nominates another, a check that gets through again is enough.
+        pair.nomination = max(0, self._generation.latest_nomination)
+
     def pair_valid(self, pair: CandidatePair, now: float) -> None:
         if pair.nomination is not None:
             self._take(pair, now)

@@ -87,7 +87,7 @@ class Controlling:
         if self._generation.selected is None:
             self._consider(now)
 
-    def selected_lost(self, fallback: CandidatePair | None, now: float) -> None:
+    def selected_lost(self, pair: CandidatePair, fallback: CandidatePair | None, now: float) -> None:
         if fallback is not None:
             self._nominate(fallback, now)
 

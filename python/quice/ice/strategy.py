@@ -43,8 +43,8 @@ class Strategy(Protocol):
     def candidates_complete(self, now: float) -> None:
         """Both agents have named all their candidates."""
 
-    def selected_lost(self, fallback: CandidatePair | None, now: float) -> None:
-        """The selected pair works no more; `fallback` is another that does."""
+    def selected_lost(self, pair: CandidatePair, fallback: CandidatePair | None, now: float) -> None:
+        """This pair, which was selected, works no more; `fallback` is another that does."""
 
     def timeout(self) -> float | None:
         """When `handle_timeout` wants to be called next."""
@@ -77,7 +77,7 @@ class Passive:
     def candidates_complete(self, now: float) -> None:
         pass
 
-    def selected_lost(self, fallback: CandidatePair | None, now: float) -> None:
+    def selected_lost(self, pair: CandidatePair, fallback: CandidatePair | None, now: float) -> None:
         pass
 
     def timeout(self) -> float | None:
