@@ -21,6 +21,8 @@ use crate::connection::{Connection, Event};
 pub const MAX_PATHS: u32 = 4;
 /// Pings within a path's idle timeout; all must be lost, and what is sent again for each, before it is given up.
 const PINGS: u32 = 6;
+/// The shortest idle timeout: pings more often than each 10 ms would be a load, and prove no more.
+pub const MIN_IDLE_TIMEOUT: Duration = Duration::from_millis(60);
 /// How long a new path has to be validated: enough for four challenges.
 const VALIDATION_TIMEOUT: Duration = Duration::from_secs(3);
 

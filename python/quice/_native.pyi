@@ -199,7 +199,8 @@ class Connection:
         """As the client, open a path to `remote`, sending from `local` if given. Returns its id, which is never used
         again; None when none can be opened now, as the peer allows four at once, and none before its
         connection ids for them arrive just after the handshake: ask again later.
-        `Event.PathOpened` follows on both sides when it is validated, or `Event.PathLost`. Raises `PathRefused`."""
+        `Event.PathOpened` follows on both sides when it is validated, or `Event.PathLost`. Raises `PathRefused`, and
+        `ValueError` for addresses between which there can be no path."""
 
     def set_path_status(self, path: int, *, backup: bool) -> None:
         """Send data over a path, or as a backup only while no validated path is available. With several available

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::nat::MAX_ADDRESSES;
-use crate::path::MAX_PATHS;
+use crate::path::{MAX_PATHS, MIN_IDLE_TIMEOUT};
 use crate::tls::Credentials;
 
 /// The round-trip time assumed until it is measured. The first packet often dies at the peer's NAT, which opens
@@ -38,6 +38,9 @@ impl Settings {
 
     pub fn path_idle_timeout(&self) -> PyResult<Duration> {
         seconds("path_idle_timeout", self.path_idle_timeout)
+            .ok()
+            .filter(|timeout| *timeout >= MIN_IDLE_TIMEOUT)
+            .ok_or_else(|| wrong("path_idle_timeout"))
     }
 
     pub fn transport(&self) -> PyResult<TransportConfig> {

@@ -270,6 +270,12 @@ impl PyConnection {
     ) -> PyResult<Option<u32>> {
         let remote = parse(&remote)?;
         let local = local.map(host_ip).transpose()?;
+        if remote.port() == 0 || remote.ip().is_unspecified() {
+            return Err(PyValueError::new_err("a path needs an address to go to"));
+        }
+        if local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
+            return Err(PyValueError::new_err("a path is IPv4 or IPv6, not both"));
+        }
         self.with_state(|state| {
             let now = state.now();
             found(state, self.id)?

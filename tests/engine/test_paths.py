@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import select
+import time
+from collections.abc import Callable
+
 import pytest
 
 from quice import TransportConfig, _native
 from quice._native import Event, PathLoss
 from tests.engine.flow import Flow
 from tests.engine.multihomed import CLIENT_HOSTS, PORT, SERVER_HOSTS, MultihomedPair, link, losing, opened
-from tests.engine.pair import Pair
+from tests.engine.pair import ALPN, CLIENT_SEED, SERVER_SEED, Pair, public_key
 
 MIB = 1 << 20
 
@@ -272,3 +276,54 @@ def test_before_the_handshake_is_over_there_is_no_second_path() -> None:
     with pytest.raises(_native.PathRefused, match="not negotiated"):
         near.open_path(("192.0.2.3", PORT), backup=True)
     assert [path["validated"] for path in near.paths()] == [False]
+
+
+@pytest.mark.parametrize(
+    ("remote", "local"),
+    [(("192.0.2.9", 0), None), (("0.0.0.0", 1), None), (("::", 1), None), (("2001:db8::2", 1), "192.0.2.1")],
+)
+def test_addresses_between_which_there_can_be_no_path_are_refused(remote: tuple[str, int], local: str | None) -> None:
+    pair = MultihomedPair()
+    near, _far = pair.connected()
+    with pytest.raises(ValueError, match="a path"):
+        near.open_path(remote, local, backup=True)
+
+
+def test_a_timeout_that_would_have_paths_pinged_without_end_is_refused() -> None:
+    for timeout in (0.0, 1e-9, 0.05, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="path_idle_timeout is out of range"):
+            Pair(TransportConfig(path_idle_timeout=timeout))
+
+
+def test_on_sockets_a_path_leaves_through_the_one_at_its_local_address() -> None:
+    raw_key = _native.Credentials.raw_key
+    server = _native.Engine(raw_key(SERVER_SEED), [ALPN], TransportConfig(), sockets=True)
+    client = _native.Engine(raw_key(CLIENT_SEED), [], TransportConfig(), sockets=True)
+    # One socket at the server takes what comes to any address; the client has one for each.
+    watched, (_, port) = server.bind("0.0.0.0", 0)
+    bound = [client.bind(host, 0) for host in ("127.0.0.1", "127.0.0.2")]
+    sockets = [watched, *(descriptor for descriptor, _ in bound)]
+    seen: list[tuple[_native.Engine, Event]] = []
+
+    def run(done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10.0
+        while not done():
+            assert time.monotonic() < deadline
+            for engine in (client, server):
+                seen.extend((engine, event) for event in engine.pump()[0])
+            select.select(sockets, [], [], 0.01)
+
+    def accepted() -> list[int]:
+        return [event.connection for engine, event in seen if engine is server and isinstance(event, Event.Connected)]
+
+    near = client.connect(("127.0.0.3", port), ALPN, peer=public_key(SERVER_SEED), local="127.0.0.1")
+    run(lambda: bool(accepted()))
+    far = server.connection(accepted()[0])
+    run(lambda: near.open_path(("127.0.0.4", port), "127.0.0.2", backup=True) is not None)
+    run(lambda: sum(isinstance(event, Event.PathOpened) for _, event in seen) == 2)
+    (_, (_, first)), (_, (_, second)) = bound
+    for connection, addresses in (
+        (near, [(("127.0.0.1", first), ("127.0.0.3", port)), (("127.0.0.2", second), ("127.0.0.4", port))]),
+        (far, [(("127.0.0.3", port), ("127.0.0.1", first)), (("127.0.0.4", port), ("127.0.0.2", second))]),
+    ):
+        assert [(path["local"], path["remote"]) for path in connection.paths()] == addresses

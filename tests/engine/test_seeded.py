@@ -12,6 +12,7 @@ import pytest
 from quice import TransportConfig, _native
 from quice._native import Event
 from tests.engine.flow import Flow
+from tests.engine.multihomed import CLIENT_HOSTS, PORT, SERVER_HOSTS, MultihomedPair, link, losing
 from tests.engine.pair import ALPN, CLIENT_SEED, SERVER_SEED, Pair, Side, public_key
 
 Datagram = tuple[float, str, bytes]
@@ -66,6 +67,35 @@ def test_another_seed_gives_other_datagrams() -> None:
         # Whatever a server says, both sides have contributed to.
         from_server = [{data for _, host, data in run if host == "192.0.2.2"} for run in (first, again)]
         assert not from_server[0] & from_server[1]
+
+
+def test_a_run_over_several_paths_is_repeated_too() -> None:
+    def run() -> list[Datagram]:
+        pair = MultihomedPair(TransportConfig(nat_traversal=True))
+        sent: list[Datagram] = []
+        lost = losing(0.05, seed=2)
+
+        def loses(sender: Side, data: bytes) -> bool:
+            sent.append((pair.now, sender.address[0], data))
+            return lost(sender, data)
+
+        near, far = pair.connected()
+        pair.loses = loses
+        for index in (1, 2):
+            far.add_nat_traversal_address((SERVER_HOSTS[index], PORT))
+            near.add_nat_traversal_address((CLIENT_HOSTS[index], PORT))
+        pair.advance(0.2)
+        near.initiate_nat_traversal_round()
+        pair.advance(1.0)
+        pair.second_path(near, index=2, backup=True)
+        pair.cut.add(link(0))
+        Flow(pair, near, far, 300_000).run(within=20.0)
+        assert len(near.paths()) > 1
+        return sent
+
+    first = run()
+    assert len(first) > 300
+    assert first == run()
 
 
 def test_another_process_repeats_the_run() -> None:
