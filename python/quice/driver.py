@@ -30,7 +30,9 @@ class Driver(Generic[E]):
         self._send = send
         self._handle = handle
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        # uvloop's handle of a call that is due at once can't tell when that is.
+        self._due: float | None = None
         self._closed = False
 
     def receive(self, data: bytes, source: Address, destination: Address) -> bool:
@@ -55,9 +57,10 @@ class Driver(Generic[E]):
 
     def _set_timer(self, when: float | None) -> None:
         if self._timer is not None:
-            if self._timer.when() == when and not self._timer.cancelled():
+            if self._due == when and not self._timer.cancelled():
                 return
             self._timer.cancel()
+        self._due = when
         self._timer = self._loop.call_at(when, self._on_timer) if when is not None and not self._closed else None
 
     def _on_timer(self) -> None:
