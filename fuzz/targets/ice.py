@@ -11,6 +11,7 @@ from fuzz.mutation import mutate
 from fuzz.target import Target, require
 from fuzz.targets.stun import BODIES, any_attribute, complete
 from quice.ice import Agent, Base, Candidate, CandidateKind, Gathered, Gatherer, GatheringComplete, Role
+from quice.ice.checklist import CheckListState
 from quice.ice.generation import MAX_REMOTE_CANDIDATES
 from quice.stun import responses
 from quice.stun.attributes import (
@@ -56,6 +57,8 @@ class _Session:
     agent: Agent
     now: float = 0.0
     sent: list[Transmit] = field(default_factory=list)
+    continual: bool = False
+    """Whether the peer may be given another pair later."""
 
     def settle(self) -> None:
         """Take what the agent has to say, and look whether it may say that."""
@@ -175,7 +178,25 @@ def _local_candidate(session: _Session) -> None:
 
 
 def _credentials(session: _Session) -> None:
-    session.agent.set_remote_credentials(_UFRAG, _PWD, session.now)
+    # Now and then the peer restarts, or says that it is lite.
+    ufrag = "again" if session.rng.random() < 0.05 else _UFRAG
+    lite = session.rng.random() < 0.05
+    session.agent.set_remote_credentials(ufrag, _PWD, session.now, lite=lite, ta=0.005, renomination=session.continual)
+
+
+def _restart(session: _Session) -> None:
+    session.agent.restart(session.now)
+
+
+def _layer_above(session: _Session) -> None:
+    agent = session.agent
+    pair = agent.selected if session.rng.random() < 0.7 else next(iter(agent.pairs), None)
+    if pair is not None:
+        session.rng.choice((agent.pair_lost, agent.entrust, agent.nominate))(pair, session.now)
+
+
+def _address_gone(session: _Session) -> None:
+    session.agent.remove_local_base(session.rng.choice(_LOCAL), session.now)
 
 
 def _ends(session: _Session) -> None:
@@ -197,12 +218,16 @@ _STEPS: dict[Callable[[_Session], None], int] = {
     _local_candidate: 2,
     _credentials: 2,
     _ends: 1,
+    _restart: 1,
+    _layer_above: 2,
+    _address_gone: 1,
     _time_passes: 8,
 }
 
 
 def _play_agent(rng: random.Random) -> None:
-    session = _Session(rng, Agent(rng.choice(list(Role)), rng, 0.0))
+    agent = Agent(rng.choice(list(Role)), rng, 0.0, lite=rng.random() < 0.1)
+    session = _Session(rng, agent, continual=rng.random() < 0.5)
     if rng.random() < 0.8:
         # Most sessions begin as they should, so that the steps have something to break.
         _credentials(session)
@@ -214,7 +239,7 @@ def _play_agent(rng: random.Random) -> None:
         step(session)
         session.settle()
     session.wake(session.now + 100.0)
-    require(session.agent.timeout() is None, "an agent that still waits after 100 s")
+    require(session.agent.report.state is not CheckListState.RUNNING, "an agent that still checks after 100 s")
     session.agent.close()
     session.settle()
     require(session.agent.timeout() is None, "a timer after closing")

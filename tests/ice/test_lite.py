@@ -1,5 +1,6 @@
 """Lite agents, with full ones and among themselves (RFC 8445 §2.5, §6.1.1, §7.3.2, §8.2)."""
 
+import msgspec
 import pytest
 
 from quice.ice import Failed, Nominating, PairState, PairValid, Role, RoleChanged, Selected
@@ -50,6 +51,16 @@ def test_rfc8445_7_3_2_a_lite_agent_selects_what_is_nominated_without_a_check_of
     assert selected.pair.remote.address == source
     assert selected.pair.state is PairState.SUCCEEDED
     assert peer.agent.report.state is CheckListState.COMPLETED
+
+
+def test_rfc8445_7_3_2_a_pair_that_waits_for_another_of_its_foundation_can_be_nominated() -> None:
+    peer = lite(remotes=0)
+    for number in (1, 2):
+        peer.agent.add_remote_candidate(msgspec.structs.replace(remote(number), foundation="same"), peer.now)
+    assert peer.state(2) is PairState.FROZEN
+    peer.check(remote(2).address, nominate=True)
+    assert peer.agent.selected is not None
+    assert peer.agent.selected.remote.address == remote(2).address
 
 
 def test_rfc8445_7_3_2_a_nomination_before_the_peers_password_counts_once_it_is_there() -> None:

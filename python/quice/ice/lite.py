@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from quice.ice.events import Role
 from quice.ice.generation import Generation
-from quice.ice.pair import CandidatePair
+from quice.ice.pair import CandidatePair, PairState
 from quice.ice.strategy import Conclusion, Passive
+
+
+def _take(generation: Generation, pair: CandidatePair) -> None:
+    """Put a pair on the valid list that nobody has checked from here (§7.3.2)."""
+    if not pair.is_valid:
+        pair.move(PairState.WAITING)
+        generation.checklist.succeed(pair)
 
 
 class Lite(Passive):
@@ -19,7 +26,7 @@ class Lite(Passive):
 
     def nominated(self, pair: CandidatePair, number: int | None, now: float) -> None:
         if self._generation.selected is None:
-            self._generation.checklist.succeed(pair)
+            _take(self._generation, pair)
             self._conclusion.select(pair, now)
 
 
@@ -38,7 +45,7 @@ class BothLite(Passive):
     def candidates_complete(self, now: float) -> None:
         best = self._generation.checklist.first
         if best is not None and self._generation.selected is None:
-            self._generation.checklist.succeed(best)
+            _take(self._generation, best)
             self._conclusion.select(best, now)
 
 
