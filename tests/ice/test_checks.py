@@ -5,7 +5,8 @@ import tracemalloc
 
 import pytest
 
-from quice.ice import CandidateKind, PairState, PairValid, Role
+from quice.ice import CandidateKind, Failed, PairState, PairValid, Role
+from quice.ice.agent import LATE_PATIENCE, PATIENCE
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, priority
 from quice.ice.checklist import MAX_PAIRS
 from quice.ice.checks import MAX_CANCELLED
@@ -431,3 +432,30 @@ def test_checks_that_give_way_again_and_again_cost_a_fixed_amount() -> None:
     assert not peer.answer(first)
     assert peer.answer(newer[-MAX_CANCELLED])
     assert peer.state() is PairState.SUCCEEDED
+
+
+@pytest.mark.parametrize("renomination", [True, False])
+def test_rfc8838_14_a_candidate_after_the_end_of_candidates_is_ignored_unless_both_go_on(renomination: bool) -> None:
+    peer = Scripted(renomination=renomination)
+    peer.agent.end_of_remote_candidates(peer.now)
+    peer.agent.add_remote_candidate(remote(2), peer.now)
+    assert (remote(2) in peer.agent.report.remote_candidates) is renomination
+
+
+def test_rfc8838_16_a_peer_that_names_all_its_candidates_beforehand_can_meet_one_that_trickles() -> None:
+    peer = Scripted(remotes=0)
+    peer.until(3.0)
+    peer.agent.add_remote_candidate(remote(1), peer.now)
+    peer.agent.end_of_remote_candidates(peer.now)
+    check = peer.first_check()
+    assert (check.time, check.to) == (3.0, remote(1).address)
+
+
+def test_rfc8863_4_a_candidate_that_comes_late_has_a_few_seconds_of_its_own() -> None:
+    peer = Scripted(remotes=0)
+    peer.until(PATIENCE - 0.5)
+    peer.agent.add_remote_candidate(remote(1), peer.now)
+    peer.until(PATIENCE - 0.5 + LATE_PATIENCE - 0.001)
+    assert peer.events() == []
+    peer.until(PATIENCE - 0.5 + LATE_PATIENCE)
+    assert [type(event) for event in peer.events()] == [Failed]

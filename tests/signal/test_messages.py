@@ -43,8 +43,11 @@ MESSAGES: list[Message] = [
     OFFER,
     Offer(version=7, ufrag=UFRAG, pwd=PWD, alpn="é" * 127),
     Answer(ufrag="u" * 256, pwd="p" * 256, candidates=(HOST,)),
+    Answer(ufrag=UFRAG, pwd=PWD, lite=True, pacing=5, renomination=True),
     CandidateFound(candidate=REFLEXIVE),
+    CandidateFound(candidate=HOST, ufrag=UFRAG),
     EndOfCandidates(),
+    EndOfCandidates(ufrag=UFRAG),
     Refuse(reason=RefuseReason.ALPN),
     Refuse(reason=RefuseReason.BUSY, text="ask later"),
     Bye(),
@@ -231,3 +234,27 @@ def test_no_mutation_of_a_message_does_more_than_being_refused() -> None:
         taken += 1
         assert decode(encode(message)) == message
     assert taken > 100
+
+
+@pytest.mark.parametrize("message", [OFFER, Answer(ufrag=UFRAG, pwd=PWD)])
+def test_rfc8445_14_2_a_peer_that_says_nothing_of_itself_is_a_full_agent_with_the_default_pace(
+    message: Message,
+) -> None:
+    plain = msgspec.msgpack.decode(encode(message))
+    assert not {"lite", "pacing", "renomination"} & set(plain)
+    read = decode(encode(message))
+    assert isinstance(read, Offer | Answer)
+    assert (read.lite, read.pacing, read.renomination) == (False, 50, False)
+
+
+@pytest.mark.parametrize("pacing", [-1, 0, 1001, 1 << 40])
+def test_a_pace_that_would_stop_all_checks_or_flood_is_not_allowed(pacing: int) -> None:
+    with pytest.raises(SignalDecodeError, match="pacing"):
+        decode(changed(OFFER, pacing=pacing))
+
+
+@pytest.mark.parametrize("message", [CandidateFound(candidate=HOST), EndOfCandidates()])
+@pytest.mark.parametrize("ufrag", ["", "abc", "with space", "u" * 257])
+def test_a_generation_is_named_by_a_ufrag(message: Message, ufrag: str) -> None:
+    with pytest.raises(SignalDecodeError, match="ufrag"):
+        decode(changed(message, ufrag=ufrag))

@@ -1,7 +1,7 @@
 """An ICE agent for one QUIC component (RFC 8445), without sockets or clock.
 
 Theory of operation. The agent pairs each local with each remote candidate as they become known (trickle, RFC
-8838) and checks the pairs, one every Ta seconds at most: triggered ones first, then consent to what is in use, then
+8838) and checks the pairs, one every Ta seconds at most: consent to what is in use first, then triggered ones, then
 repetitions that are due, then the best of the others. A pair whose check is answered is valid. What follows from
 that is the business of a `Strategy`: the controlling agent nominates (`controlling`), the controlled one takes what
 is nominated (`controlled`), a lite one answers and waits (`lite`).
