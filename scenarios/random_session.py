@@ -68,7 +68,10 @@ class Plan:
     def must_work(self) -> bool:
         """Whether hole punching, or no punching at all, can serve these two."""
         one, two = self.places
-        return self.together or (one.ipv6 and two.ipv6) or (_opens(one, two) and _opens(two, one))
+        # Where both map by address and port, each answer comes from another port than what it answers went to.
+        astray = one.mapping is two.mapping is Behaviour.ADDRESS_AND_PORT_DEPENDENT
+        direct = _opens(one, two) and _opens(two, one) and not astray
+        return self.together or (one.ipv6 and two.ipv6) or direct
 
 
 def _opens(here: Place, there: Place) -> bool:

@@ -248,6 +248,12 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def _was_established(self) -> bool:
+        """Whether there ever was a peer at the other end."""
+        established = self._established
+        return established.done() and not established.cancelled() and established.exception() is None
+
     def _handle(self, event: Event) -> None:
         """Take in an event of the engine that names this connection."""
         _HANDLERS[type(event)](self, event)

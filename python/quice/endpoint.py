@@ -207,6 +207,7 @@ class Endpoint:
     def _keep(self, session: Session, connection: Connection) -> None:
         """The session goes on for as long as its connection does."""
         connection._session = session
+        session.entrust()
         self._spawn(self._accompany(session, connection), "quice session")
 
     async def _accompany(self, session: Session, connection: Connection) -> None:
@@ -332,8 +333,10 @@ class Endpoint:
         try:
             for connection in connections:
                 connection.close(code, reason)
-            if connections:
-                await asyncio.wait_for(_drained(connections), _DRAIN_TIMEOUT)
+            # Those that never were established have nobody to say goodbye to.
+            established = [connection for connection in connections if connection._was_established]
+            if established:
+                await asyncio.wait_for(_drained(established), _DRAIN_TIMEOUT)
         except asyncio.TimeoutError:
             logger.debug("%d connections were not drained in time", len(self._connections))
         finally:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import logging
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -19,8 +18,6 @@ from quice import _native
 from quice.ice import CandidatePair
 from quice.pump import Pump
 from quice.wire import Address
-
-logger = logging.getLogger(__name__)
 
 _TICK = 0.5
 """Seconds between two looks at what has come."""
@@ -126,17 +123,18 @@ class PathKeeper:
         elif sent != self._sent and self._hearing is _Hearing.HEARD:
             self._hearing, self._since = _Hearing.WAITING, now
         self._sent, self._received = sent, received
-        if self._trial is not None and now >= self._trial_ends:
+        if now >= self._trial_ends:
             self._trial = None
-        if self._hearing is _Hearing.WAITING and now >= self._since + _SUSPICION and self._trial is None:
-            self._try_another(now)
+            if self._hearing is _Hearing.WAITING and now >= self._since + _SUSPICION:
+                self._try_another(now)
 
     def _try_another(self, now: float) -> None:
         used = [_way(pair) for pair in self._paths.values()]
-        other = next((pair for pair in self._pairs() if pair.is_valid and _way(pair) not in used), None)
-        if other is not None:
-            logger.debug("nothing comes back; trying another pair")
-            self._trial, self._trial_ends = other, now + _TRIAL
+        self._trial_ends = now + _TRIAL
+        self._trial = next((pair for pair in self._pairs() if pair.is_valid and _way(pair) not in used), None)
+        if self._trial is None:
+            # None is known: the agent checks all of them again, this one too.
+            self._pair_lost(self._selected)
 
     def _keep(self) -> None:
         """Open what is missing, send over the selected pair once its path is validated, and close what is left over."""

@@ -66,6 +66,7 @@ class Session:
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._failed = False
+        self._entrusted = False
 
     @property
     def _ufrag(self) -> str:
@@ -131,6 +132,13 @@ class Session:
         """QUIC is established on this pair: nominate it."""
         self._agent.nominate(pair, self._loop.time())
         self._driver.step()
+
+    def entrust(self) -> None:
+        """QUIC is established, and finds out by itself when the peer is gone (RFC 7675 §5.1 leaves that to it)."""
+        self._entrusted = True
+        if (selected := self._agent.selected) is not None:
+            self._agent.entrust(selected, self._loop.time())
+            self._driver.step()
 
     def pair_lost(self, pair: CandidatePair) -> None:
         """QUIC gets no answer on this pair any more."""
@@ -231,6 +239,8 @@ class Session:
             case PairValid(pair):
                 self._observer.on_valid(pair)
             case Selected(pair):
+                if self._entrusted:
+                    self._agent.entrust(pair, self._loop.time())
                 self._observer.on_selected(pair)
             case Failed(reason):
                 self._fail(NoPathError(reason))
