@@ -157,7 +157,13 @@ def run(plan: Plan) -> Outcome:
 
         question = bytes(range(256)) * (plan.question // 256 + 1)
         story_ = story.connect(
-            server, peers[0], peers[1], pause=plan.pause, question=question[: plan.question], relax=relax
+            server,
+            peers[0],
+            peers[1],
+            pause=plan.pause,
+            question=question[: plan.question],
+            agreed=lambda outcome: story.check_agreement(outcome, wire, _NAMES),
+            relax=relax,
         )
         outcome = simulation.run(story_)
         story.check_agreement(outcome, wire, _NAMES)

@@ -70,11 +70,19 @@ class Wire:
 
 
 async def connect(
-    server: SimMachine, one: SimMachine, two: SimMachine, *, pause: float, question: bytes, relax: Callable[[], None]
+    server: SimMachine,
+    one: SimMachine,
+    two: SimMachine,
+    *,
+    pause: float,
+    question: bytes,
+    agreed: Callable[[Outcome], None],
+    relax: Callable[[], None],
 ) -> Outcome:
     """Two peers bind, and after `pause` seconds one connects to the other and asks.
 
-    relax: called once the outcome is there, to let the weather clear up before the goodbyes.
+    agreed: raises `BrokenError` as long as they have not selected one pair. relax: called once the outcome is there, to
+    let the weather clear up before the goodbyes.
     """
     outcome = Outcome()
     async with contextlib.AsyncExitStack() as stack:
@@ -98,7 +106,7 @@ async def connect(
                 await _ask(connection, question)
                 accepted = await answering
                 outcome.alive += [weakref.ref(connection), weakref.ref(accepted)]
-                outcome.reports = await _settled(connection, accepted)
+                outcome.reports = await _settled(agreed, connection, accepted)
         relax()
     return outcome
 
@@ -112,12 +120,13 @@ async def _answer(endpoint: Endpoint) -> Connection:
     return connection
 
 
-async def _settled(*connections: Connection) -> tuple[Report, ...]:
-    """The reports of both sides, once they have selected and no check is on its way, or it has taken too long."""
+async def _settled(agreed: Callable[[Outcome], None], *connections: Connection) -> tuple[Report, ...]:
+    """The reports of both sides, once they agree, or it has taken too long."""
     for _ in range(int(_SETTLE)):
         await asyncio.sleep(1)
         reports = tuple(each.report for each in connections if each.report is not None)
-        if all(report.selected is not None for report in reports):
+        with contextlib.suppress(BrokenError):
+            agreed(Outcome(connect_seconds=0.0, reports=reports))
             break
     return reports
 

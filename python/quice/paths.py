@@ -60,6 +60,7 @@ class PathKeeper:
         self._paths: dict[int, CandidatePair] = {0: first}
         self._validated = {0}
         self._selected = first
+        self._agreed = False
         self._trial: CandidatePair | None = None
         self._trial_ends = 0.0
         self._hearing = _Hearing.HEARD
@@ -75,7 +76,7 @@ class PathKeeper:
 
     def on_selected(self, pair: CandidatePair) -> None:
         """The agents agree on this pair."""
-        self._selected = pair
+        self._selected, self._agreed = pair, True
         self._keep()
 
     def on_failed(self, error: Exception) -> None:
@@ -132,7 +133,7 @@ class PathKeeper:
         used = [_way(pair) for pair in self._paths.values()]
         self._trial_ends = now + _TRIAL
         self._trial = next((pair for pair in self._pairs() if pair.is_valid and _way(pair) not in used), None)
-        if self._trial is None:
+        if self._trial is None and self._agreed:
             # None is known: the agent checks all of them again, this one too.
             self._pair_lost(self._selected)
 
