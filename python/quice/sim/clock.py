@@ -5,7 +5,7 @@ same seeds does the same things at the same times, for nothing here depends on h
 threads is done on the spot.
 
 The loop has no network. Sockets, and what else differs from machine to machine, it asks of the simulated machine that
-the running code is on (`current_machine`); a task, and all that it starts, stays on the machine it was started on.
+the running code is on (`with host:`); a task, and all that it starts, stays on the machine it was started on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import contextlib
 import gc
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from quice.sim.waiting import waiting_tasks
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
@@ -28,29 +31,46 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-current_machine: ContextVar[SimMachine] = ContextVar("current_machine")
-"""The simulated machine that the running code is on."""
+_visited: ContextVar[tuple[SimMachine, ...]] = ContextVar("_visited")
+"""The machines whose `with` blocks the running code is in; it runs on the last."""
 
 _COLLECT_EVERY = 20_000
 """Turns of the loop between two collections of garbage: at the same points of every run, since what is collected may
 close streams and connections."""
+_ENDING = 600.0
+"""Simulated seconds in which programs that are cancelled must have ended."""
+
+
+def enter_machine(machine: SimMachine) -> None:
+    """What the running code does and starts from now on is done on this machine, until `leave_machine`."""
+    _visited.set((*_visited.get(()), machine))
+
+
+def leave_machine() -> None:
+    """Go back to the machine that was entered before."""
+    _visited.set(_visited.get(())[:-1])
 
 
 class StuckError(RuntimeError):
-    """The program waits for something that nothing in the simulation will ever bring about."""
+    """The program waits for something that nothing in the simulation will ever bring about, or has not in its time.
 
-    def __init__(self, now: float) -> None:
-        super().__init__(
-            f"at {now:.6f} s of simulated time everything waits and nothing is scheduled. Look for an await whose "
-            "other side has ended"
-        )
+    Its text lists the tasks and where each waits, and the tasks of `Host.start` that have failed.
+    """
+
+    def __init__(self, reason: str, waiting: Iterable[str], failed: Iterable[str]) -> None:
+        lines = [
+            f"{reason}. Look for an await whose other side has ended",
+            *(f"  waiting: {each}" for each in waiting),
+            *(f"  failed:  {each}" for each in failed),
+        ]
+        super().__init__("\n".join(lines))
 
 
 class NowhereError(RuntimeError):
     """Code asked for a network, but runs on no simulated machine."""
 
     def __init__(self) -> None:
-        super().__init__("this code runs on no simulated machine. Put it inside `with machine.active():`")
+        super().__init__("this code runs on no simulated machine. Put it inside `with host:`")
 
 
 class _Timer(asyncio.TimerHandle):
@@ -65,9 +85,9 @@ class _Timer(asyncio.TimerHandle):
         return isinstance(other, _Timer) and (self._when, self.order) < (other._when, other.order)
 
     def _run(self) -> None:
-        machine = self._context.get(current_machine)
-        if machine is not None and machine.is_asleep:
-            machine.defer(self)
+        visited = self._context.get(_visited)
+        if visited and visited[-1].is_asleep:
+            visited[-1].defer(self)
         else:
             super()._run()
 
@@ -80,10 +100,13 @@ class _Clock:
         self._turns = itertools.count(1)
 
     def select(self, timeout: float | None) -> list[object]:
+        loop = self._loop
         if timeout is None:
-            raise StuckError(self._loop.time())
+            raise loop._stuck("everything waits and nothing is scheduled")
         if timeout > 0:
-            self._loop._now = self._loop._scheduled[0].when()
+            loop._now = loop._scheduled[0].when()
+            if loop._now > loop.deadline:
+                raise loop._stuck("the program has not come to its end")
         if next(self._turns) % _COLLECT_EVERY == 0:
             gc.collect()
         return []
@@ -100,6 +123,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._orders = itertools.count()
         self._selector = _Clock(self)
+        self.deadline = math.inf
+        """The time at which a program that still runs is stuck."""
+        self.failed: list[str] = []
+        """What tasks of `Host.start` have failed with."""
 
     def time(self) -> float:
         """Simulated seconds since the loop was made."""
@@ -108,10 +135,10 @@ class SimLoop(asyncio.BaseEventLoop):
     @property
     def machine(self) -> SimMachine:
         """The machine of the running code, for `quice.machine.this_machine`. Raises `NowhereError`."""
-        try:
-            return current_machine.get()
-        except LookupError:
-            raise NowhereError from None
+        visited = _visited.get(())
+        if not visited:
+            raise NowhereError
+        return visited[-1]
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
@@ -150,6 +177,9 @@ class SimLoop(asyncio.BaseEventLoop):
         """See asyncio. Names are those of the simulated world's hosts."""
         return self.machine.getaddrinfo(host, port, **hints)
 
+    def _stuck(self, reason: str) -> StuckError:
+        return StuckError(f"at {self._now:.6f} s of simulated time {reason}", waiting_tasks(self), self.failed)
+
     def _process_events(self, event_list: list[object]) -> None:
         """There is no selector that could have any."""
 
@@ -178,6 +208,7 @@ def _cancel_all(loop: SimLoop) -> None:
     tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
     for task in tasks:
         task.cancel()
+    loop.deadline = loop.time() + _ENDING
     if tasks:
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.run_until_complete(loop.shutdown_asyncgens())

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from quice.network import LocalAddress
+from quice.sim.clock import enter_machine, leave_machine
 from quice.sim.interface import Interface
 from quice.sim.packet import Fate, Packet, Protocol, Report
 from quice.sim.schedule import Schedule
 from quice.sim.sources import IpAddress, preferred
 from quice.wire import Address
+
+if TYPE_CHECKING:
+    from quice.sim.machine import SimMachine
+
+T = TypeVar("T")
 
 WILDCARDS = ("0.0.0.0", "::")
 # Linux's net.ipv4.ip_local_port_range.
@@ -64,7 +72,12 @@ class Binding:
 
 
 class Host:
-    """A machine in the simulated internet.
+    """A machine in the simulated internet. In a `Simulation`, programs run on it:
+
+        with alice:
+            async with Endpoint.bind(server=url) as endpoint: ...
+
+    What is awaited or started inside the block runs on this host, and so does all that it starts.
 
     weak: whether a packet leaves by the best route whatever its source, as on Linux without policy routing; otherwise
     only by an interface that has its source, as on macOS and Windows (RFC 1122 §3.3.4.2: weak and strong host model).
@@ -85,6 +98,31 @@ class Host:
         self._routes: dict[tuple[str, str | None], _Route] = {}
         self._own: dict[str, Interface | None] = dict.fromkeys(_LOOPBACK)
         self._numbers = itertools.count(1)
+        self._machine: SimMachine | None = None
+
+    @property
+    def machine(self) -> SimMachine:
+        """What programs see of this host."""
+        if self._machine is None:
+            raise RuntimeError("programs run only on hosts of a Simulation's world")
+        return self._machine
+
+    @machine.setter
+    def machine(self, machine: SimMachine) -> None:
+        self._machine = machine
+
+    def __enter__(self) -> Host:
+        enter_machine(self.machine)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leave_machine()
+
+    def start(self, program: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a program on this host beside what the caller does. It is cancelled at the end of the simulation."""
+        return self.machine.start(program)
 
     def addresses(self) -> list[LocalAddress]:
         """The addresses that the system would tell: loopback, and those of interfaces that are up."""
@@ -125,12 +163,14 @@ class Host:
         self.interfaces[interface].assign([ipaddress.ip_interface(address) for address in addresses])
 
     def sleep(self) -> None:
-        """Receive nothing until `wake`."""
+        """Suspend the host: no timer of its programs fires and no packet arrives until `wake`."""
         self.asleep = True
 
     def wake(self) -> None:
-        """Receive again."""
+        """Go on: what was due meanwhile is due now."""
         self.asleep = False
+        if self._machine is not None:
+            self._machine.resume()
 
     def receive(self, interface: str, packet: Packet) -> None:
         """Take a packet from the wire at an interface."""

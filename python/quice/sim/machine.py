@@ -7,14 +7,14 @@ import contextlib
 import ipaddress
 import random
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from quice import _native
 from quice.config import TransportConfig
 from quice.network import LocalAddress
-from quice.sim.clock import SimLoop, current_machine
+from quice.sim.clock import SimLoop, enter_machine, leave_machine
 from quice.sim.packet import Packet, Protocol
 from quice.sim.pump import SimPump
 from quice.sim.tcp import Tcp
@@ -23,22 +23,17 @@ from quice.wire import Address, random_bytes
 if TYPE_CHECKING:
     from quice.sim.host import Binding, Host
 
+T = TypeVar("T")
+
 
 class SimMachine:
-    """A host of the simulated internet, with programs on it.
-
-        with machine.active():
-            async with Endpoint.bind(server=url) as endpoint: ...
-
-    What is awaited or started inside the block runs on this machine, and so does all that it starts.
-    """
+    """What the programs on a host see of it: its addresses, sockets and randomness."""
 
     def __init__(self, loop: SimLoop, host: Host, names: Callable[[str], list[str]], rng: random.Random) -> None:
         """`names`: looks a host's name up in the world; `rng`: for all randomness of the programs here."""
         self.host = host
         self.random = rng
         self.tcp = Tcp(loop, self)
-        self.is_asleep = False
         self._loop = loop
         self._names = names
         self._deferred: list[asyncio.Handle] = []
@@ -46,11 +41,11 @@ class SimMachine:
     @contextlib.contextmanager
     def active(self) -> Iterator[SimMachine]:
         """Run the block on this machine."""
-        token = current_machine.set(self)
+        enter_machine(self)
         try:
             yield self
         finally:
-            current_machine.reset(token)
+            leave_machine()
 
     def addresses(self) -> list[LocalAddress]:
         """See `quice.machine.Machine`."""
@@ -73,23 +68,33 @@ class SimMachine:
         """See `quice.machine.Machine`."""
         return cast("socket.socket", self.tcp.listen(host, port))
 
-    def sleep(self) -> None:
-        """Suspend the machine: no timer fires and no packet arrives until `wake`."""
-        self.is_asleep = True
-        self.host.sleep()
+    @property
+    def is_asleep(self) -> bool:
+        """Whether timers are to be deferred."""
+        return self.host.asleep
 
-    def wake(self) -> None:
-        """Go on: what was due meanwhile is due now."""
-        self.is_asleep = False
-        self.host.wake()
+    def defer(self, handle: asyncio.Handle) -> None:
+        """Keep a timer that came due while the machine sleeps."""
+        self._deferred.append(handle)
+
+    def resume(self) -> None:
+        """The host has woken: what was due meanwhile is due now."""
         deferred, self._deferred = self._deferred, []
         for handle in deferred:
             if not handle.cancelled():
                 self._loop.call_soon(handle._run, context=handle._context)  # type: ignore[attr-defined]
 
-    def defer(self, handle: asyncio.Handle) -> None:
-        """Keep a timer that came due while the machine sleeps."""
-        self._deferred.append(handle)
+    def start(self, program: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """See `Host.start`."""
+        with self.active():
+            task = self._loop.create_task(program)
+        task.add_done_callback(self._note)
+        return task
+
+    def _note(self, task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._loop.failed.append(f"{task.get_name()} on {self.host.name}, {type(error).__name__}: {error}")
 
     def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
         """See `loop.getaddrinfo`: of an IP address itself, of a host's name its addresses. Raises `socket.gaierror`."""

@@ -1,18 +1,23 @@
-"""Programs in a simulated internet: a world, its virtual time, and the machines on which code runs."""
+"""Programs in a simulated internet: a world, its virtual time, and the hosts on which code runs."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
+from quice.server import Server
 from quice.sim.clock import SimLoop, virtual_time
 from quice.sim.host import Host
+from quice.sim.link import Conditions
 from quice.sim.machine import SimMachine
 from quice.sim.world import World
 
 T = TypeVar("T")
+
+_CALM = Conditions()
 
 
 class Simulation:
@@ -20,38 +25,49 @@ class Simulation:
 
     with Simulation(seed=7) as simulation:
         home = simulation.world.site(nat=Nat.PORT_RESTRICTED)
-        alice = simulation.machine(home.host("alice"))
-        simulation.run(main(alice))
+        simulation.run(main(home.host("alice")))
 
     async def main(alice):
-        with alice.active():
+        with alice:
             async with Endpoint.bind(server=url) as endpoint: ...
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, limit: float = math.inf) -> None:
+        """`limit`: simulated seconds that one `run` may take."""
         self.seed = seed
+        self._limit = limit
         self._exits = contextlib.ExitStack()
         self.loop: SimLoop = self._exits.enter_context(virtual_time())
-        self.world = World(seed, self.loop)
-        self._machines: dict[str, SimMachine] = {}
+        self.world = World(seed, self.loop, self._equip)
 
     def machine(self, host: Host) -> SimMachine:
-        """The machine that is this host."""
-        if host.name not in self._machines:
-            rng = self.world.rng(f"{host.name}.programs")
-            self._machines[host.name] = SimMachine(self.loop, host, self._resolve, rng)
-        return self._machines[host.name]
+        """What programs on this host see of it."""
+        return host.machine
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Run a program to its end, at whatever simulated time that is.
 
-        Raises what it raises, and `StuckError` when it waits for what will never happen.
+        Raises what it raises, and `StuckError` when it waits for what will never happen or longer than the limit.
         """
+        __tracebackhide__ = True
+        self.loop.deadline = self.loop.time() + self._limit
         return self.loop.run_until_complete(program)
+
+    async def server(self, name: str = "server", *, link: Conditions = _CALM, ipv6: bool = False) -> Server:
+        """Start `quice serve` on a new public host of this name; it serves until the end of the simulation.
+
+        Peers are given its `url`. link: the host's way to the internet.
+        """
+        with self.world.host(name, ipv6=int(ipv6), link=link):
+            return await Server().__aenter__()
 
     def close(self) -> None:
         """End all programs."""
         self._exits.close()
+
+    def _equip(self, host: Host) -> None:
+        rng = self.world.rng(f"{host.name}.programs")
+        host.machine = SimMachine(self.loop, host, self._resolve, rng)
 
     def _resolve(self, name: str) -> list[str]:
         host = self.world.hosts.get(name)

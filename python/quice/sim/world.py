@@ -36,10 +36,12 @@ _CALM = Conditions()
 class World:
     """The internet and everything on it."""
 
-    def __init__(self, seed: int, clock: Clock) -> None:
+    def __init__(self, seed: int, clock: Clock, equip: Callable[[Host], None] | None = None) -> None:
+        """`equip`: called with each new host, to have programs run on it."""
         self.seed = seed
         self.hosts: dict[str, Host] = {}
         self.sites: dict[str, Site] = {}
+        self._equip = equip
         self._watchers: list[Callable[[Passage], None]] = []
         self._schedule = Schedule(clock)
         self._addressing = Addressing()
@@ -129,6 +131,8 @@ class World:
         if name in self.hosts:
             raise ValueError(f"there is a host {name!r} already")
         host = self.hosts[name] = Host(name, self._schedule, self.rng(name), self._report)
+        if self._equip is not None:
+            self._equip(host)
         return host
 
     def _report(self, place: str, fate: Fate, packet: Packet) -> None:
