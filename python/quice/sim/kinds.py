@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from quice.sim.nat import Hairpinning, NatBehaviour, PortAllocation
 from quice.stun.discovery import Behaviour, Verdict
@@ -58,3 +61,29 @@ CLAIMS = {kind: _claim(kind) for kind in Nat}
 def behaviour(kind: Nat) -> NatBehaviour | None:
     """The behaviour of a NAT of this kind, None where there is no NAT."""
     return BEHAVIOURS.get(kind)
+
+
+class NatPair(NamedTuple):
+    """Where two peers are: the one that connects, and the one that is connected to."""
+
+    here: Nat
+    there: Nat
+
+    @property
+    def can_punch(self) -> bool:
+        """Whether hole punching can connect the two.
+
+        The port that a symmetric NAT maps for a new partner can't be known, and some filters let in only that.
+        """
+        return not any(
+            CLAIMS[one].mapping is not _INDEPENDENT and CLAIMS[other].filtering is _BY_PORT
+            for one, other in ((self.here, self.there), (self.there, self.here))
+        )
+
+    def __str__(self) -> str:
+        return f"{self.here.value}-{self.there.value}"
+
+
+def pairs(kinds: Iterable[Nat]) -> list[NatPair]:
+    """Every ordered pair of these kinds."""
+    return [NatPair(*pair) for pair in itertools.product(kinds, repeat=2)]
