@@ -195,7 +195,7 @@ def virtual_time() -> Iterator[SimLoop]:
     gc.disable()
     try:
         yield loop
-        _cancel_all(loop)
+        end_all(loop)
     finally:
         if collects:
             gc.enable()
@@ -203,8 +203,8 @@ def virtual_time() -> Iterator[SimLoop]:
         loop.close()
 
 
-def _cancel_all(loop: SimLoop) -> None:
-    """What `asyncio.run` does in the end."""
+def end_all(loop: SimLoop) -> None:
+    """Cancel all tasks and wait for them, as `asyncio.run` does in the end."""
     tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
     for task in tasks:
         task.cancel()

@@ -95,6 +95,7 @@ class Host:
         self._report = report
         self._bindings: dict[Protocol, dict[Address, Binding]] = {Protocol.UDP: {}, Protocol.TCP: {}}
         self._udp = self._bindings[Protocol.UDP]
+        self._unbound: dict[Protocol, Deliver] = {}
         self._routes: dict[tuple[str, str | None], _Route] = {}
         self._own: dict[str, Interface | None] = dict.fromkeys(_LOOPBACK)
         self._numbers = itertools.count(1)
@@ -145,6 +146,20 @@ class Host:
                 return binding
         raise _error(errno.EADDRINUSE)
 
+    def answer_unbound(self, protocol: Protocol, deliver: Deliver) -> None:
+        """Give `deliver` what comes for this protocol where nobody is bound: TCP refuses it."""
+        self._unbound[protocol] = deliver
+
+    def send(self, protocol: Protocol, source: Address, data: bytes, destination: Address) -> None:
+        """Send without a binding, from one of the host's addresses. Raises OSError as `Binding.send`."""
+        self._send(protocol, source, data, destination, source.host)
+
+    def source_for(self, destination: Address) -> str:
+        """Which of the host's addresses a packet to `destination` leaves from. Raises OSError where no route is."""
+        route = self._route(_wildcard(destination.host), destination.host, None)
+        own = route.source
+        return f"{own}%{route.interface.name}" if own.startswith("fe80:") and route.interface is not None else own
+
     def add_interface(self, interface: Interface) -> None:
         """Plug an interface in."""
         if interface.name in self.interfaces:
@@ -191,6 +206,8 @@ class Host:
         binding = bindings.get(destination) or bindings.get(Address(_wildcard(destination.host), destination.port))
         if binding is None:
             self._report(self.name, Fate.NOT_LISTENING, packet)
+            if packet.protocol in self._unbound:
+                self._unbound[packet.protocol](packet)
         else:
             self._report(self.name, Fate.DELIVERED, packet)
             binding.deliver(packet)

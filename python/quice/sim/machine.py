@@ -17,7 +17,7 @@ from quice.network import LocalAddress
 from quice.sim.clock import SimLoop, enter_machine, leave_machine
 from quice.sim.packet import Packet, Protocol
 from quice.sim.pump import SimPump
-from quice.sim.tcp import Tcp
+from quice.sim.tcp_stack import Tcp
 from quice.wire import Address, random_bytes
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class SimMachine:
         try:
             addresses = [str(ipaddress.ip_address(text))]
         except ValueError:
-            addresses = self._names(text)
+            addresses = ["127.0.0.1"] if text == "localhost" else self._names(text)
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, f"there is no host {text!r} in this world")
         found: list[tuple[int, int, int, str, tuple[Any, ...]]] = []

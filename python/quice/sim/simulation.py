@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from quice.server import Server
-from quice.sim.clock import SimLoop, virtual_time
+from quice.sim.clock import SimLoop, end_all, virtual_time
 from quice.sim.host import Host
 from quice.sim.link import Conditions
 from quice.sim.machine import SimMachine
@@ -38,6 +38,7 @@ class Simulation:
         self._limit = limit
         self._exits = contextlib.ExitStack()
         self.loop: SimLoop = self._exits.enter_context(virtual_time())
+        self._exits.callback(self._end)
         self.world = World(seed, self.loop, self._equip)
 
     def machine(self, host: Host) -> SimMachine:
@@ -62,8 +63,13 @@ class Simulation:
             return await Server().__aenter__()
 
     def close(self) -> None:
-        """End all programs."""
+        """End all programs, then switch off their hosts."""
         self._exits.close()
+
+    def _end(self) -> None:
+        end_all(self.loop)
+        for host in self.world.hosts.values():
+            host.machine.tcp.abort()
 
     def _equip(self, host: Host) -> None:
         rng = self.world.rng(f"{host.name}.programs")

@@ -1,4 +1,4 @@
-"""TCP for simulated machines: reliable byte streams over the simulated internet's packets, as asyncio transports.
+"""Simulated TCP: reliable byte streams over the simulated internet's packets, as asyncio transports.
 
 A stream is segments with sequence numbers, cumulative acknowledgements, a window and a retransmission timer, in the
 proportions of RFC 9293 and RFC 6298, but with a format of its own and without congestion control: enough for signalling
@@ -12,21 +12,16 @@ import enum
 import errno
 import itertools
 import os
-import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from quice.sim.packet import Packet, Protocol
 from quice.wire import Address
 
 if TYPE_CHECKING:
     from quice.sim.clock import SimLoop
-    from quice.sim.host import Binding
-    from quice.sim.machine import SimMachine
 
 _MSS = 1400
 _WINDOW = 256 << 10
@@ -37,12 +32,17 @@ _PATIENCE = 60.0
 """Seconds without an answer after which a connection is given up (RFC 9293 §3.8.3 leaves them to us)."""
 _CLOSING_PATIENCE = 5.0
 """Likewise, when nobody is interested in the connection any more."""
+_LINGER = 60.0
+"""Seconds for which a connection that was closed here first still acknowledges the peer's end (Linux's FIN-WAIT-2 and
+TIME-WAIT)."""
 _BURST = 10
 """Segments that one timeout sends again."""
 _HEADER = struct.Struct("!BIII")
 
 
-class _Flag(enum.IntFlag):
+class Flag(enum.IntFlag):
+    """The control bits of a segment."""
+
     SYN = 1
     ACK = 2
     FIN = 4
@@ -55,7 +55,7 @@ class _Sent:
 
     end: int
     content: bytes
-    flags: _Flag
+    flags: Flag
     at: float | None
     """When it was sent; None once it was sent again (Karn's rule, RFC 6298 §3)."""
 
@@ -63,30 +63,9 @@ class _Sent:
 class _State(enum.Enum):
     OPENING = "opening"
     OPEN = "open"
+    LINGERING = "lingering"
+    """Closed here, and the peer has all of it."""
     CLOSED = "closed"
-
-
-class SimSocket:
-    """What a transport shows as its socket, and a machine's `listen` gives to `loop.create_server`."""
-
-    def __init__(self, bindings: list[Binding]) -> None:
-        self.bindings = bindings
-        self.family = socket.AF_INET6 if ":" in bindings[0].local.host else socket.AF_INET
-        self.type = socket.SOCK_STREAM
-        self.proto = socket.IPPROTO_TCP
-
-    def getsockname(self) -> tuple[str, int]:
-        return self.bindings[0].local
-
-    def fileno(self) -> int:
-        return -1
-
-    def setsockopt(self, *_: object) -> None:
-        """A simulated TCP has no options."""
-
-    def close(self) -> None:
-        for binding in self.bindings:
-            binding.close()
 
 
 class TcpTransport(asyncio.Transport):
@@ -113,20 +92,24 @@ class TcpTransport(asyncio.Transport):
         self._unacked: deque[_Sent] = deque()
         self._next = 0
         self._acked = 0
-        self._peer_window = _WINDOW
+        self._peer_edge = _WINDOW
+        """Up to which sequence number the peer has room. It never takes room back; a late acknowledgement seems to."""
         self._received = 0
-        self._early: dict[int, tuple[bytes, _Flag]] = {}
+        self._early: dict[int, tuple[bytes, Flag]] = {}
         self._unread: deque[bytes] = deque()
         self._reading = True
         self._eof_sent = False
         self._eof_received = False
+        self._peer_ended = False
+        self._ended_first = False
         self._closing = False
         self._ack_due = False
         self._limits = (16 << 10, 64 << 10)
         self._paused_writer = False
-        self._rto = _FIRST_RTO
+        self._rto = self._measured_rto = _FIRST_RTO
         self._timer: asyncio.TimerHandle | None = None
-        self._heard = loop.time()
+        self._asked: float | None = None
+        """Since when the peer, asked again, has not answered anything."""
 
     # What asyncio's protocols call.
 
@@ -165,8 +148,10 @@ class TcpTransport(asyncio.Transport):
         return True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._closing or self._eof_sent or not data:
+        if self._closing or not data:
             return
+        if self._eof_sent:
+            raise RuntimeError("Cannot call write() after write_eof()")
         self._unsent.append(bytes(data))
         self._unsent_bytes += len(data)
         self._push()
@@ -177,40 +162,47 @@ class TcpTransport(asyncio.Transport):
     def write_eof(self) -> None:
         if not self._eof_sent:
             self._eof_sent = True
+            self._ended_first = not self._peer_ended
             self._unsent.append(b"")
             self._push()
 
     def close(self) -> None:
         if not self._closing:
             self._closing = True
+            self._unread.clear()
             self.write_eof()
             self._conclude()
 
     def abort(self) -> None:
-        if self._state is not _State.CLOSED:
-            self._transmit(self._next, b"", _Flag.RST)
+        if self._state in (_State.OPENING, _State.OPEN):
+            self._transmit(self._next, b"", Flag.RST)
             self._lose(None)
 
     # What the connection's machine calls.
 
     def begin(self) -> None:
         """Open the connection (SYN)."""
-        self._queue(b"", _Flag.SYN)
+        self._queue(b"", Flag.SYN)
 
     def receive(self, segment: bytes) -> None:
         """Take in a segment from the peer."""
         if self._state is _State.CLOSED or len(segment) < _HEADER.size:
             return
         bits, sequence, acknowledged, window = _HEADER.unpack_from(segment)
-        flags = _Flag(bits)
-        self._heard = self._loop.time()
-        if flags & _Flag.RST:
-            opening = self._state is _State.OPENING
-            self._lose(ConnectionRefusedError() if opening else ConnectionResetError())
+        flags = Flag(bits)
+        self._asked = None
+        if flags & Flag.RST:
+            number = errno.ECONNREFUSED if self._state is _State.OPENING else errno.ECONNRESET
+            self._lose(OSError(number, os.strerror(number)))
             return
-        self._take_acknowledgement(acknowledged if flags & _Flag.ACK else 0, window)
+        self._take_acknowledgement(acknowledged if flags & Flag.ACK else 0, window)
         content = segment[_HEADER.size :]
-        if content or flags & (_Flag.SYN | _Flag.FIN) or sequence < self._received:
+        if content or flags & (Flag.SYN | Flag.FIN) or sequence < self._received:
+            if content and self._closing and sequence >= self._received:
+                # RFC 9293 §3.10.7.1: data for which there is no reader any more.
+                self._transmit(self._next, b"", Flag.RST)
+                self._lose(None)
+                return
             self._acknowledge_soon()
             if sequence >= self._received:
                 self._early.setdefault(sequence, (content, flags))
@@ -219,26 +211,30 @@ class TcpTransport(asyncio.Transport):
         self._conclude()
 
     def _take_acknowledgement(self, acknowledged: int, window: int) -> None:
-        self._peer_window = window
+        self._peer_edge = max(self._peer_edge, acknowledged + window)
         if acknowledged <= self._acked:
             return
         self._acked = acknowledged
+        arrived: list[_Sent] = []
         while self._unacked and self._unacked[0].end <= acknowledged:
-            sent = self._unacked.popleft()
-            if sent.at is not None:
-                self._rto = max(_MIN_RTO, 2 * (self._loop.time() - sent.at))
+            arrived.append(self._unacked.popleft())
+        # Those that waited for one which was lost say nothing of the round trip either.
+        times = [sent.at for sent in arrived if sent.at is not None]
+        if times and len(times) == len(arrived):
+            self._measured_rto = min(max(_MIN_RTO, 2 * (self._loop.time() - times[-1])), _MAX_RTO)
+        self._rto = self._measured_rto
         self._set_timer()
 
     def _take_in_order(self) -> None:
         while (found := self._early.pop(self._received, None)) is not None:
             content, flags = found
             self._received += _length(content, flags)
-            if flags & _Flag.SYN:
+            if flags & Flag.SYN:
                 self._open()
             if content:
                 self._unread.append(content)
-            if flags & _Flag.FIN:
-                self._eof_received = True
+            if flags & Flag.FIN:
+                self._eof_received = self._peer_ended = True
         self._hand_over()
 
     def _open(self) -> None:
@@ -249,7 +245,7 @@ class TcpTransport(asyncio.Transport):
     def _hand_over(self) -> None:
         """Give the protocol what has come for it."""
         protocol = self._protocol
-        if protocol is None or self._state is not _State.OPEN:
+        if protocol is None or self._state is not _State.OPEN or self._closing:
             return
         had = bool(self._unread)
         while self._unread and self._reading:
@@ -261,7 +257,7 @@ class TcpTransport(asyncio.Transport):
         if had:
             # The window has grown.
             self._acknowledge_soon()
-        if self._eof_received and not self._unread and self._reading:
+        if self._eof_received and not self._unread and self._reading and not self._closing:
             self._eof_received = False
             if not cast("asyncio.Protocol", protocol).eof_received():
                 self.close()
@@ -277,7 +273,7 @@ class TcpTransport(asyncio.Transport):
         if self._state is not _State.OPEN:
             return
         while self._unsent:
-            room = self._peer_window - (self._next - self._acked)
+            room = self._peer_edge - self._next
             piece = self._unsent[0]
             if piece and room <= 0:
                 break
@@ -287,14 +283,14 @@ class TcpTransport(asyncio.Transport):
             else:
                 self._unsent.popleft()
             self._unsent_bytes -= size
-            self._queue(piece[:size], _Flag.ACK if piece else _Flag.ACK | _Flag.FIN)
+            self._queue(piece[:size], Flag.ACK if piece else Flag.ACK | Flag.FIN)
         if self._paused_writer and self._unsent_bytes <= self._limits[0] and self._protocol is not None:
             self._paused_writer = False
             cast("asyncio.Protocol", self._protocol).resume_writing()
         if self._unsent and self._timer is None:
             self._set_timer()
 
-    def _queue(self, content: bytes, flags: _Flag) -> None:
+    def _queue(self, content: bytes, flags: Flag) -> None:
         sequence = self._next
         self._next += _length(content, flags)
         self._unacked.append(_Sent(self._next, content, flags, self._loop.time()))
@@ -302,10 +298,10 @@ class TcpTransport(asyncio.Transport):
         if self._timer is None:
             self._set_timer()
 
-    def _transmit(self, sequence: int, content: bytes, flags: _Flag) -> None:
+    def _transmit(self, sequence: int, content: bytes, flags: Flag) -> None:
         window = max(0, _WINDOW - sum(map(len, self._unread)))
         if self._received:
-            flags |= _Flag.ACK
+            flags |= Flag.ACK
             self._ack_due = False
         try:
             self._send_packet(_HEADER.pack(flags, sequence, self._received, window) + content)
@@ -321,7 +317,7 @@ class TcpTransport(asyncio.Transport):
 
     def _acknowledge(self) -> None:
         if self._ack_due and self._state is not _State.CLOSED:
-            self._transmit(self._next, b"", _Flag.ACK)
+            self._transmit(self._next, b"", Flag.ACK)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -332,7 +328,9 @@ class TcpTransport(asyncio.Transport):
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._loop.time() - self._heard > (_CLOSING_PATIENCE if self._closing else _PATIENCE):
+        now = self._loop.time()
+        self._asked = self._asked if self._asked is not None else now
+        if now - self._asked > (_CLOSING_PATIENCE if self._closing else _PATIENCE):
             self._lose(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
             return
         self._rto = min(2 * self._rto, _MAX_RTO)
@@ -342,13 +340,27 @@ class TcpTransport(asyncio.Transport):
         if not self._unacked:
             # RFC 9293 §3.8.6.1: the peer's window is shut, and what opens it may have been lost. Something that it has
             # already makes it say what it has.
-            self._transmit(self._next - 1, b"", _Flag.ACK)
+            self._transmit(self._next - 1, b"", Flag.ACK)
         self._set_timer()
 
     def _conclude(self) -> None:
-        """A connection that is closed here is over once the peer has all of it."""
-        if self._closing and not self._unsent and not self._unacked and self._state is _State.OPEN:
+        """What is closed here is over for its protocol once all is on its way, and for the peer once it has it."""
+        if not self._closing or self._unsent or self._state is not _State.OPEN:
+            return
+        self._dismiss(None)
+        if self._unacked:
+            return
+        if self._peer_ended and not self._ended_first:
             self._lose(None)
+        else:
+            self._state = _State.LINGERING
+            self._timer = self._loop.call_later(_LINGER, self._lose, None)
+
+    def _dismiss(self, error: Exception | None) -> None:
+        """The connection is over for its protocol."""
+        if self._protocol is not None:
+            self._loop.call_soon(self._protocol.connection_lost, error)
+            self._protocol = None
 
     def _lose(self, error: Exception | None) -> None:
         if self._state is _State.CLOSED:
@@ -363,176 +375,13 @@ class TcpTransport(asyncio.Transport):
         if not self.opened.done():
             self.opened.set_exception(error or ConnectionAbortedError())
             self.opened.exception()
-        if self._protocol is not None:
-            self._loop.call_soon(self._protocol.connection_lost, error)
+        self._dismiss(error)
         self._forget()
 
 
-class SimServer(asyncio.AbstractServer):
-    """A listener and the connections that came to it."""
-
-    def __init__(
-        self, loop: SimLoop, listener: SimSocket, protocol_factory: Callable[[], asyncio.BaseProtocol]
-    ) -> None:
-        self._loop = loop
-        self._listener = listener
-        self._factory = protocol_factory
-        self._open = True
-        self._connections: dict[tuple[Address, Address], TcpTransport] = {}
-
-    @property
-    def sockets(self) -> tuple[SimSocket, ...]:
-        return (self._listener,) if self._open else ()
-
-    def is_serving(self) -> bool:
-        return self._open
-
-    async def start_serving(self) -> None:
-        """It serves from the start."""
-
-    async def serve_forever(self) -> None:
-        await self._loop.create_future()
-
-    def close(self) -> None:
-        self._open = False
-        self._release()
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
-    async def wait_closed(self) -> None:
-        """Connections end by their own account, as before Python 3.12."""
-
-    def receive(self, binding: Binding, packet: Packet) -> None:
-        """Take in a packet that came to the listening port."""
-        key = packet.source, packet.destination
-        transport = self._connections.get(key)
-        if transport is None:
-            flags = _Flag(packet.data[0]) if packet.data else _Flag.RST
-            if flags & _Flag.RST:
-                return
-            if not (self._open and flags & _Flag.SYN):
-                reset = _HEADER.pack(_Flag.RST, 0, 0, 0)
-                binding.send(reset, packet.source, packet.destination.host)
-                return
-            self._accept(binding, packet)
-        else:
-            transport.receive(packet.data)
-
-    def _accept(self, binding: Binding, packet: Packet) -> None:
-        remote, local = packet.source, packet.destination
-
-        def send(segment: bytes) -> None:
-            binding.send(segment, remote, local.host)
-
-        def forget() -> None:
-            del self._connections[remote, local]
-            self._release()
-
-        def attach(opened: asyncio.Future[None]) -> None:
-            if opened.exception() is None:
-                transport.attach(self._factory())
-
-        transport = self._connections[remote, local] = TcpTransport(self._loop, send, forget, local, remote)
-        transport.opened.add_done_callback(attach)
-        transport.receive(packet.data)
-        transport.begin()
-
-    def _release(self) -> None:
-        if not self._open and not self._connections:
-            self._listener.close()
-
-
-class Tcp:
-    """The TCP of one machine."""
-
-    def __init__(self, loop: SimLoop, machine: SimMachine) -> None:
-        self._loop = loop
-        self._machine = machine
-        self._servers: dict[int, SimServer] = {}
-
-    def listen(self, host: str | None, port: int) -> SimSocket:
-        """A listening socket; on all addresses, IPv4 and IPv6, if `host` is None. Raises `OSError`."""
-        bindings: list[Binding] = []
-        for each in (host,) if host is not None else ("0.0.0.0", "::"):
-            bindings.append(self._bind(Address(each, port), bindings))
-            port = bindings[0].local.port
-        return SimSocket(bindings)
-
-    def _bind(self, local: Address, bindings: list[Binding]) -> Binding:
-        def deliver(packet: Packet) -> None:
-            binding = next((b for b in bindings if (":" in b.local.host) == (":" in packet.destination.host)), None)
-            server = self._servers.get(packet.destination.port)
-            if server is not None and binding is not None:
-                server.receive(binding, packet)
-
-        return self._machine.host.bind(Protocol.TCP, local, _here(deliver))
-
-    async def create_server(
-        self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
-        host: str | None = None,
-        port: int | None = None,
-        *,
-        sock: SimSocket | None = None,
-        ssl: object = None,
-        **_: object,
-    ) -> SimServer:
-        """See `loop.create_server`."""
-        _refuse_tls(ssl)
-        listener = sock if sock is not None else self.listen(host or None, port or 0)
-        server = SimServer(self._loop, listener, protocol_factory)
-        self._servers[listener.getsockname()[1]] = server
-        return server
-
-    async def create_connection(
-        self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
-        host: str | None = None,
-        port: int | None = None,
-        *,
-        ssl: object = None,
-        **_: object,
-    ) -> tuple[TcpTransport, asyncio.BaseProtocol]:
-        """See `loop.create_connection`. The addresses of a name are tried in turn."""
-        _refuse_tls(ssl)
-        failure: Exception = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
-        for *_rest, address in self._machine.getaddrinfo(host, port):
-            try:
-                transport = await self._connect(Address(*address[:2]))
-            except OSError as error:
-                failure = error
-                continue
-            protocol = protocol_factory()
-            transport.attach(protocol)
-            return transport, protocol
-        raise failure
-
-    async def _connect(self, remote: Address) -> TcpTransport:
-        wildcard = "::" if ":" in remote.host else "0.0.0.0"
-        deliver = _here(lambda packet: transport.receive(packet.data))
-        binding = self._machine.host.bind(Protocol.TCP, Address(wildcard, 0), deliver)
-        transport = TcpTransport(
-            self._loop, lambda data: binding.send(data, remote), binding.close, binding.local, remote
-        )
-        try:
-            transport.begin()
-            await transport.opened
-        except BaseException:
-            transport.abort()
-            raise
-        return transport
-
-
-def _here(deliver: Callable[[Packet], None]) -> Callable[[Packet], None]:
-    """Packets come from no program in particular: what they set off runs where this is called."""
-    context = copy_context()
-    return lambda packet: context.run(deliver, packet)
-
-
-def _length(content: bytes, flags: _Flag) -> int:
+def _length(content: bytes, flags: Flag) -> int:
     """How much a segment moves the sequence number: SYN and FIN count for one (RFC 9293 §3.4)."""
-    return len(content) + bool(flags & _Flag.SYN) + bool(flags & _Flag.FIN)
+    return len(content) + bool(flags & Flag.SYN) + bool(flags & Flag.FIN)
 
 
 def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
@@ -545,6 +394,11 @@ def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
         protocol.buffer_updated(count)
 
 
-def _refuse_tls(ssl: object) -> None:
-    if ssl:
-        raise ValueError("there is no TLS in the simulated internet: use ws:// and plain connections there")
+def reset_for(segment: bytes) -> bytes | None:
+    """The answer to a segment that is of no connection (RFC 9293 §3.10.7.1); None to one that is a reset itself."""
+    return None if not segment or segment[0] & Flag.RST else _HEADER.pack(Flag.RST, 0, 0, 0)
+
+
+def opens(segment: bytes) -> bool:
+    """Whether a segment asks for a new connection."""
+    return bool(segment) and segment[0] & (Flag.SYN | Flag.ACK) == Flag.SYN
