@@ -97,7 +97,6 @@ class _Clock:
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
-        self._turns = itertools.count(1)
 
     def select(self, timeout: float | None) -> list[object]:
         loop = self._loop
@@ -107,7 +106,8 @@ class _Clock:
             loop._now = loop._scheduled[0].when()
             if loop._now > loop.deadline:
                 raise loop._stuck("the program has not come to its end")
-        if next(self._turns) % _COLLECT_EVERY == 0:
+        loop.turns += 1
+        if loop.turns % _COLLECT_EVERY == 0:
             gc.collect()
         return []
 
@@ -125,6 +125,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._selector = _Clock(self)
         self.deadline = math.inf
         """The time at which a program that still runs is stuck."""
+        self.turns = 0
+        """How often it has turned: what a simulation costs."""
         self.failed: list[str] = []
         """What tasks of `Host.start` have failed with."""
 

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import random
 import secrets
 import shlex
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -50,17 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def simulation(request: pytest.FixtureRequest) -> Iterator[Simulation]:
-    """A simulated internet, empty yet. Python's `random` is seeded for the test, too."""
+    """A simulated internet, empty yet."""
     from quice.sim.simulation import Simulation
 
-    seed = request.config.stash[_SEED]
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        with Simulation(seed, float(request.config.getini("sim_limit"))) as simulation:
-            yield simulation
-    finally:
-        random.setstate(state)
+    with Simulation(request.config.stash[_SEED], float(request.config.getini("sim_limit"))) as simulation:
+        yield simulation
 
 
 @pytest.fixture

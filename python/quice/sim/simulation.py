@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
 from quice.server import Server
 from quice.sim.clock import SimLoop, end_all, virtual_time
+from quice.sim.entropy import seeded
 from quice.sim.host import Host
 from quice.sim.link import Conditions
 from quice.sim.machine import SimMachine
@@ -22,6 +24,8 @@ _CALM = Conditions()
 
 class Simulation:
     """A world that programs run in, reproduced by its seed; a context manager.
+
+    Until it is closed, Python's own randomness (`random`, `secrets`, `uuid`, `os.urandom`) is of the seed too.
 
     with Simulation(seed=7) as simulation:
         home = simulation.world.site(nat=Nat.PORT_RESTRICTED)
@@ -37,6 +41,7 @@ class Simulation:
         self.seed = seed
         self._limit = limit
         self._exits = contextlib.ExitStack()
+        self._exits.enter_context(seeded(random.Random(f"{seed}/entropy")))
         self.loop: SimLoop = self._exits.enter_context(virtual_time())
         self._exits.callback(self._end)
         self.world = World(seed, self.loop, self._equip)
