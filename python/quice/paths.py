@@ -171,11 +171,20 @@ class PathKeeper:
             self._hearing = _Hearing.HEARD
         elif sent != self._sent and self._hearing is _Hearing.HEARD:
             self._hearing, self._since = _Hearing.WAITING, now
+            self._ask()
         self._sent, self._received = sent, received
         if now >= self._trial_ends:
             self._trial = None
             if self._hearing is _Hearing.WAITING and now >= self._since + _SUSPICION:
                 self._try_another(now)
+
+    def _ask(self) -> None:
+        """Have the peer answer: what was sent last may have been an acknowledgement, which is not answered."""
+        path = self._path_of(self.selected)
+        if path is not None:
+            with contextlib.suppress(_native.PathRefused):
+                self._native.ping_path(path)
+                self._pump.wake()
 
     def _try_another(self, now: float) -> None:
         used = [_way(pair) for pair in self._paths.values()]

@@ -142,6 +142,36 @@ def test_a_connection_through_a_vpn_becomes_direct_without_a_pause() -> None:
     assert max(gaps) < 0.35
 
 
+def test_an_acknowledgement_that_is_sent_last_raises_no_suspicion() -> None:
+    place = Detour()
+    late: list[Passage] = []
+    vpn = address(place.bob.host, index=1)
+
+    def watch(passage: Passage) -> None:
+        if passage.fate is Fate.SENT and passage.packet.destination.host == vpn:
+            late.append(passage)
+
+    place.simulation.world.watch(watch)
+
+    async def main() -> None:
+        async with (
+            endpoints(place.server, place.alice, place.bob) as (near, far),
+            connected(near, far, Address(vpn, far.port)) as (here, there),
+        ):
+            await settled(here, place.external("bob"), within=2)
+            # What one round lasts.
+            await asyncio.sleep(5)
+            late.clear()
+            for _ in range(25):
+                there.send_datagram(b"at another moment between two looks each time")
+                await asyncio.sleep(2.52)
+            assert not late
+            assert ways(here) == [(place.external("bob"), "available")]
+
+    with place.simulation:
+        place.simulation.run(main())
+
+
 def test_what_is_asked_and_answered_is_not_held_up_by_the_move() -> None:
     place = Detour()
 
