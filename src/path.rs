@@ -156,6 +156,8 @@ impl Connection {
                 None
             }
             PathEvent::RemoteStatus { id, status, .. } => {
+                // noq tells of each frame, even one that a newer one has overtaken on a faster path.
+                let status = self.quic.remote_path_status(id).unwrap_or(status);
                 self.follow_status(id, status);
                 Some(Event::PathStatus(id, status))
             }

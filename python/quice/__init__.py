@@ -1,5 +1,6 @@
 """Direct QUIC connections between two programs, wherever they are."""
 
+from quice.checks import Checks
 from quice.config import TransportConfig
 from quice.connection import Connection, ConnectionStats, Path, PathKind
 from quice.endpoint import Endpoint
@@ -10,6 +11,7 @@ from quice.wire import Address
 
 __all__ = [
     "Address",
+    "Checks",
     "Connection",
     "ConnectionStats",
     "Endpoint",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import ipaddress
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -31,13 +30,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from quice.ice import Report
-    from quice.paths import PathKeeper
+    from quice.paths import PathObserver
     from quice.pump import Pump
     from quice.session import Session
-
-
-# RFC 1918 §3 and RFC 4193 §3.
-_PRIVATE = [ipaddress.ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")]
 
 
 class PathKind(str, enum.Enum):
@@ -50,9 +45,7 @@ class PathKind(str, enum.Enum):
     @classmethod
     def of(cls, remote: Address) -> PathKind:
         """The kind of a path without a relay, by the peer's address: `LAN` for one of a private network."""
-        ip = remote.without_zone.ip
-        local = ip.is_loopback or ip.is_link_local or any(ip in network for network in _PRIVATE)
-        return cls.LAN if local else cls.DIRECT
+        return cls.LAN if remote.is_private else cls.DIRECT
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,7 @@ class Connection:
         self._established: asyncio.Future[None] = self._loop.create_future()
         self._drained = asyncio.Event()
         self._session: Session | None = None
-        self._paths: PathKeeper | None = None
+        self._paths: PathObserver | None = None
         self.connect_seconds = 0.0
 
     @property
@@ -287,6 +280,10 @@ class Connection:
         if self._paths is not None:
             self._paths.on_lost(event.path)
 
+    def _on_named(self, event: Event.AddressAdded | Event.AddressRemoved) -> None:
+        if self._paths is not None:
+            self._paths.on_named()
+
     def _on_change(self, event: Event) -> None:
         self._notify()
 
@@ -393,8 +390,8 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.PathOpened: Connection._on_path_opened,
         Event.PathLost: Connection._on_path_lost,
         Event.PathStatus: Connection._on_change,
-        Event.AddressAdded: Connection._on_change,
-        Event.AddressRemoved: Connection._on_change,
+        Event.AddressAdded: Connection._on_named,
+        Event.AddressRemoved: Connection._on_named,
         Event.Drained: Connection._on_drained,
     },
 )

@@ -8,10 +8,12 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from quice import _native
 from quice._native import Event
+from quice.challenges import IMPROVEMENTS
+from quice.checks import Checks
 from quice.config import TransportConfig
 from quice.connection import Connection
 from quice.discovery import Discovery
@@ -72,6 +74,7 @@ class Endpoint:
         port: int,
         stun_servers: Sequence[Address],
         config: TransportConfig,
+        checks: Checks,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._machine = this_machine()
@@ -84,7 +87,8 @@ class Endpoint:
         self._connections: dict[int, Connection] = {}
         self._accepted: asyncio.Queue[Connection | None] = asyncio.Queue(_BACKLOG)
         credentials = _native.Credentials.raw_key(identity.secret_key)
-        self._pump = self._machine.pump(credentials, alpns, config, self._dispatch)
+        self._improvement = IMPROVEMENTS[checks]
+        self._pump = self._machine.pump(credentials, alpns, self._improvement.configured(config), self._dispatch)
         self._bound: list[Address] = []
         self._alpns = tuple(alpns)
         self._rendezvous: RendezvousClient | None = None
@@ -107,13 +111,16 @@ class Endpoint:
         port: int = 0,
         stun_servers: Sequence[Address] = (),
         config: TransportConfig | None = None,
+        checks: Checks | Literal["stun", "quic"] = Checks.STUN,
     ) -> _Binding:
         """Bind a UDP port on every interface, for IPv4 and IPv6, or on `host` alone.
 
         identity: who this endpoint is; a new one if not given. server: the rendezvous server's URL (`ws://` or
         `wss://`), by which peers find each other. alpns: the application protocols to accept connections for;
         with none, only `connect` works. port: 0 lets the system choose. stun_servers: asked for this endpoint's
-        public addresses, beside the rendezvous server's own.
+        public addresses, beside the rendezvous server's own. checks: what finds better paths for connections; with
+        "quic", and a peer that has it too, those made straight to an address as well, and both tell each other their
+        addresses within the connection.
 
         Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a
         host that is no IP address, and `ServerUnreachableError` when the server can't be reached.
@@ -127,6 +134,7 @@ class Endpoint:
                 port,
                 stun_servers,
                 config or TransportConfig(),
+                Checks(checks),
             )
         )
 
@@ -164,6 +172,7 @@ class Endpoint:
         if address is not None:
             connection = self._begin(peer, alpn, address)
             await self._establish(connection, timeout)
+            connection._paths = self._improvement.lead(connection._native, self._pump, self._discovery)
         else:
             if signalling is None:
                 if self._rendezvous is None:
@@ -189,8 +198,12 @@ class Endpoint:
             raise
         finally:
             race.close()
-        connection._paths = PathKeeper(connection._native, self._pump, pair, lambda: session.pairs, session.pair_lost)
-        session.observe(connection._paths)
+        connection._paths = self._improvement.lead(connection._native, self._pump, self._discovery)
+        if connection._paths is not None:
+            self._dismiss(session, connection)
+            return connection
+        connection._paths = keeper = PathKeeper(connection._native, self._pump, pair, session)
+        session.observe(keeper)
         session.use(pair)
         self._keep(session, connection)
         return connection
@@ -209,6 +222,11 @@ class Endpoint:
         connection._session = session
         session.entrust()
         self._spawn(self._accompany(session, connection), "quice session")
+
+    def _dismiss(self, session: Session, connection: Connection) -> None:
+        """The connection looks for better paths by itself: the session has done its part."""
+        connection._session = session
+        self._spawn(self._end(session), "quice session's end")
 
     async def _accompany(self, session: Session, connection: Connection) -> None:
         try:
@@ -289,7 +307,10 @@ class Endpoint:
             waiting.remove(response)
             if not waiting:
                 del self._responses[peer]
-        self._keep(session, connection)
+        if connection._paths is not None:
+            self._dismiss(session, connection)
+        else:
+            self._keep(session, connection)
 
     def _refusal(self, offer: Offer) -> Refuse | None:
         if offer.version != VERSION:
@@ -417,6 +438,7 @@ class Endpoint:
             del self._connections[handle]
         connection._handle(event)
         if isinstance(event, Event.Connected) and event.accepted:
+            connection._paths = self._improvement.follow(connection._native, self._pump, self._discovery)
             self._offer(connection)
 
     def _offer(self, connection: Connection) -> None:

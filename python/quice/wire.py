@@ -17,6 +17,9 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple, Protocol
 
+# RFC 1918 §3 and RFC 4193 §3.
+_PRIVATE = [ipaddress.ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")]
+
 
 class Address(NamedTuple):
     """A transport address: an IP address in text, as `ipaddress` prints it, and a port.
@@ -37,6 +40,12 @@ class Address(NamedTuple):
         """The address as another machine knows it: a zone means something on its own alone (RFC 4007 §6)."""
         host, zone, _ = self.host.partition("%")
         return Address(host, self.port) if zone else self
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is one of a network of its own, and means something only there."""
+        ip = self.without_zone.ip
+        return ip.is_loopback or ip.is_link_local or any(ip in network for network in _PRIVATE)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

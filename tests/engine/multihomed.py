@@ -21,14 +21,15 @@ Link = tuple[str, str]
 class MultihomedPair(Pair):
     """Like `Pair`, but a datagram arrives from where it was sent, at the address it was sent to.
 
-    `cut` holds links, as (client host, server host), on which everything is lost without a word. `strays` are the
-    datagrams to addresses that nobody has, with their times.
+    `cut` holds links, as (client host, server host), on which everything is lost without a word; `delays` has those of
+    another delay than the rest. `strays` are the datagrams to addresses that nobody has, with their times.
     """
 
     def __init__(self, config: TransportConfig | None = None, *, delay: float = 0.01, seed: int = 1) -> None:
         chance = random.Random(seed)
         super().__init__(config, delay=delay, seeds=(chance.randbytes(32), chance.randbytes(32)))
         self.cut: set[Link] = set()
+        self.delays: dict[Link, float] = {}
         self.carried: dict[Link, int] = {}
         self.strays: list[tuple[float, Side, tuple[str, int]]] = []
         self._travelling: list[tuple[float, int, Side, bytes, str, str]] = []
@@ -77,7 +78,8 @@ class MultihomedPair(Pair):
                 # There is no way between two networks.
                 assert CLIENT_HOSTS.index(link[0]) == SERVER_HOSTS.index(link[1])
                 self.carried[link] = self.carried.get(link, 0) + len(data)
-                entry = (self.now + self.delay, next(self._count), other, data, source, destination)
+                arrival = self.now + self.delays.get(link, self.delay)
+                entry = (arrival, next(self._count), other, data, source, destination)
                 heapq.heappush(self._travelling, entry)
 
     def _next_instant(self) -> float | None:

@@ -138,6 +138,23 @@ def test_a_change_of_status_moves_the_traffic_and_loses_nothing() -> None:
     assert near.stats()["lost_packets"] == far.stats()["lost_packets"] == 0
 
 
+def test_a_status_that_a_newer_one_has_overtaken_is_not_followed() -> None:
+    pair = MultihomedPair()
+    near, far = pair.connected()
+    path = pair.second_path(near, backup=True)
+    pair.delays[link(0)] = 0.1
+    near.set_path_status(path, backup=False)
+    pair.advance(0.01)
+    near.set_path_status(path, backup=True)
+    pair.advance(0.01)
+    # From here on over the faster path.
+    near.close_path(0)
+    near.set_path_status(path, backup=False)
+    pair.advance(1.0)
+    assert pair.server.seen(Event.PathStatus)[-1].backup is False
+    assert [path["status"] for path in far.paths()] == ["available"]
+
+
 def test_a_server_may_have_a_status_of_its_own() -> None:
     pair = MultihomedPair()
     near, far = pair.connected()

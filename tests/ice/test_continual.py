@@ -11,7 +11,8 @@ from quice.ice.agent import PATIENCE
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, foundation, priority
 from quice.ice.checklist import CheckListState
 from quice.ice.consent import FALLBACK_LIFETIME
-from quice.ice.controlling import NOMINATION_LIMIT, RTT_HOLD, SETTLE
+from quice.ice.controlling import NOMINATION_LIMIT
+from quice.ice.preference import RTT_HOLD, SETTLE
 from quice.stun.attributes import Nomination
 from quice.stun.message import Kind
 from quice.wire import Address

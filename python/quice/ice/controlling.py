@@ -1,13 +1,8 @@
 """The controlling agent: it chooses among the valid pairs, and again when there is reason to (RFC 8445 §8.1.1).
 
 Regular nomination: as soon as a pair is valid and no better one is likely to become so within a moment, it is
-nominated. If the peer has agreed to later nominations, a better pair replaces the selected one:
-
-- one with fewer relays at once, for a relay costs somebody money and everybody time;
-- one with fewer NATs between when the selected one has been so for `SETTLE` seconds;
-- a faster one of the same sort when it has been faster by `RTT_SHARE` and `RTT_MARGIN` for `RTT_HOLD` seconds.
-
-So two pairs that are alike never take turns.
+nominated. If the peer has agreed to later nominations, a better pair replaces the selected one: `quice.ice.preference`
+says which is better.
 """
 
 from __future__ import annotations
@@ -15,19 +10,13 @@ from __future__ import annotations
 from quice.ice.events import Role
 from quice.ice.generation import Generation
 from quice.ice.pair import CandidatePair
+from quice.ice.preference import Preference
 from quice.ice.strategy import Conclusion
 
 NOMINATION_PATIENCE = 0.05
 """Seconds a valid pair waits for a better one that is being checked."""
 RELAY_PATIENCE = 0.5
 """Seconds a pair through a relay waits if it can be nominated only once."""
-SETTLE = 5.0
-"""Seconds that a selected pair which works stays so."""
-RTT_SHARE = 0.2
-RTT_MARGIN = 0.01
-"""A pair is faster when its round trip takes that share, and that many seconds, less."""
-RTT_HOLD = 10.0
-"""Seconds for which it must be."""
 NOMINATION_LIMIT = 2.0
 """Seconds without an answer after which another pair that works is nominated instead, if that is possible."""
 
@@ -44,9 +33,7 @@ class Controlling:
         self._choose_at: float | None = None
         self._give_up_at: float | None = None
         self._nominating: CandidatePair | None = None
-        self._selected_at = 0.0
-        self._faster: CandidatePair | None = None
-        self._faster_since = 0.0
+        self._preference = Preference()
 
     def pair_valid(self, pair: CandidatePair, now: float) -> None:
         if self._generation.selected is None:
@@ -55,8 +42,7 @@ class Controlling:
             self._compare(pair, now)
 
     def pair_failed(self, pair: CandidatePair, now: float) -> None:
-        if pair is self._faster:
-            self._faster = None
+        self._preference.forget(pair)
         if pair is not self._nominating:
             return
         self._nominating = self._give_up_at = None
@@ -79,8 +65,7 @@ class Controlling:
     def nomination_answered(self, pair: CandidatePair, now: float) -> None:
         if pair is self._nominating:
             self._nominating = self._give_up_at = None
-            self._selected_at = now
-            self._faster = None
+            self._preference.select(now)
             self._conclusion.select(pair, now)
 
     def candidates_complete(self, now: float) -> None:
@@ -141,23 +126,5 @@ class Controlling:
         selected = self._generation.selected
         if selected is None or pair is selected or not pair.is_valid:
             return
-        settled = now >= self._selected_at + SETTLE
-        better = pair.detour < selected.detour and (settled or selected.detour > 1)
-        faster = pair.detour == selected.detour and self._has_been_faster(pair, selected, now)
-        if better or (faster and settled):
+        if self._preference.replaces(pair, selected, now):
             self._nominate(pair, now)
-
-    def _has_been_faster(self, pair: CandidatePair, selected: CandidatePair, now: float) -> bool:
-        if pair.rtt is None or selected.rtt is None:
-            return False
-        if selected.rtt - pair.rtt < max(RTT_MARGIN, RTT_SHARE * selected.rtt):
-            if pair is self._faster:
-                self._faster = None
-            return False
-        if (
-            self._faster is None
-            or not self._faster.is_valid
-            or (pair.rtt < (self._faster.rtt or 0) and pair is not self._faster)
-        ):
-            self._faster, self._faster_since = pair, now
-        return pair is self._faster and now >= self._faster_since + RTT_HOLD

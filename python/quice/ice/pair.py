@@ -67,11 +67,15 @@ class CandidatePair:
         return self.state is PairState.SUCCEEDED
 
     @property
+    def relays(self) -> int:
+        """How many relays it leads through."""
+        return [self.local.kind, self.remote.kind].count(CandidateKind.RELAYED)
+
+    @property
     def detour(self) -> int:
         """0 from host to host, 1 through NATs, 2 and 4 through one and two relays."""
-        relays = [self.local.kind, self.remote.kind].count(CandidateKind.RELAYED)
         mapped = self.mapped is not None and self.mapped != self.base.without_zone
-        return 2 * relays or int(mapped or self.remote.kind is not CandidateKind.HOST)
+        return 2 * self.relays or int(mapped or self.remote.kind is not CandidateKind.HOST)
 
     def priority(self, controlling: bool) -> int:
         """The pair's priority, the same on both sides (§6.1.2.3)."""
