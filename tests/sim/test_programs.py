@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from quice import Endpoint
+from quice import Address, Connection, Endpoint, Identity
 from quice.server import Server
+from quice.signal import signalling_pair
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
 from quice.sim.simulation import Simulation
@@ -56,3 +57,30 @@ def test_two_peers_behind_nats_connect_and_talk(simulation: Simulation) -> None:
         return connection.connect_seconds
 
     assert simulation.run(main()) == pytest.approx(0.2, abs=0.03)
+
+
+def test_a_host_behind_a_one_to_one_nat_is_reached_by_its_declared_address_without_a_stun_server(
+    simulation: Simulation,
+) -> None:
+    world = simulation.world
+    cloud = world.site(nat=Nat.FULL_CONE, uplink=NEAR)
+    alice = simulation.machine(world.site(nat=Nat.PORT_RESTRICTED, uplink=NEAR).host("alice"))
+    bob = simulation.machine(cloud.host("bob"))
+
+    async def main() -> Connection:
+        ours, theirs = signalling_pair()
+        with bob.active():
+            far = await Endpoint.bind(alpns=["test/1"], external_addresses=cloud.external)
+            responding = asyncio.create_task(far.respond(identity.peer, theirs))
+        with alice.active():
+            near = await Endpoint.bind(identity)
+            connection = await near.connect(far.peer, alpn="test/1", signalling=ours)
+            path = connection.paths[0]
+            assert path.remote == Address(cloud.external[0], far.port)
+        await responding
+        await near.close()
+        await far.close()
+        return connection
+
+    identity = Identity.generate()
+    assert simulation.run(main()).connect_seconds < 0.5
