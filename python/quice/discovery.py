@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from quice.driver import Driver
 from quice.ice import Base, Candidate, Gathered, Gatherer, GatheringComplete, Pacer
-from quice.ice.gather import Event
+from quice.ice.gather import CandidateFilter, Event, ExternalAddress, InterfaceFilter
 from quice.wire import Address, Random, Transmit
 
 _REFRESH = 20.0
@@ -18,15 +19,31 @@ Listener = Callable[[Candidate | None], None]
 """Told of each candidate that is found after it began to listen, and of None when no more will come for now."""
 
 
+@dataclass(frozen=True)
+class Exposure:
+    """Which addresses an endpoint uses, and which it tells peers of; `Endpoint.bind` says what each field means."""
+
+    interfaces: InterfaceFilter | None = None
+    candidates: CandidateFilter | None = None
+    external: tuple[ExternalAddress, ...] = ()
+
+
 class Discovery:
     """Gathers candidates from an endpoint's addresses, again and again for as long as it lives.
 
     A session that waited for its STUN servers would start a round trip late; so this has asked before.
     """
 
-    def __init__(self, bases: Callable[[], Sequence[Base]], send: Callable[[Transmit], None], rng: Random) -> None:
+    def __init__(
+        self,
+        bases: Callable[[], Sequence[Base]],
+        send: Callable[[Transmit], None],
+        rng: Random,
+        exposure: Exposure,
+    ) -> None:
         """`bases`: the addresses to gather from, as they are now."""
         self._bases = bases
+        self._exposure = exposure
         self._send = send
         self._rng = rng
         self.pacer = Pacer()
@@ -66,7 +83,15 @@ class Discovery:
     def _begin(self) -> None:
         self._stop()
         self._round = []
-        gatherer = Gatherer(self._bases(), self._servers, self._rng, self._loop.time(), pacer=self.pacer)
+        gatherer = Gatherer(
+            self._bases(),
+            self._servers,
+            self._rng,
+            self._loop.time(),
+            candidates=self._exposure.candidates,
+            external=self._exposure.external,
+            pacer=self.pacer,
+        )
         self._driver = Driver(gatherer, self._send, self._handle)
         if self._servers:
             self._timer = self._loop.call_later(_REFRESH, self._begin)

@@ -16,7 +16,7 @@ from quice.challenges import IMPROVEMENTS
 from quice.checks import Checks
 from quice.config import TransportConfig
 from quice.connection import Connection
-from quice.discovery import Discovery
+from quice.discovery import Discovery, Exposure
 from quice.errors import (
     BindError,
     ConnectError,
@@ -28,7 +28,8 @@ from quice.errors import (
     NoServerError,
     SignallingError,
 )
-from quice.ice import Base, CandidatePair, Role
+from quice.ice import Base, CandidatePair, ExternalAddress, Role
+from quice.ice.gather import CandidateFilter, InterfaceFilter
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.meeting import Race, Response
@@ -75,6 +76,7 @@ class Endpoint:
         stun_servers: Sequence[Address],
         config: TransportConfig,
         checks: Checks,
+        exposure: Exposure,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._machine = this_machine()
@@ -92,7 +94,8 @@ class Endpoint:
         self._bound: list[Address] = []
         self._alpns = tuple(alpns)
         self._rendezvous: RendezvousClient | None = None
-        self._discovery = Discovery(lambda: self.bases, self.send, self._machine.random)
+        self._exposure = exposure
+        self._discovery = Discovery(lambda: self.bases, self.send, self._machine.random, exposure)
         self._sessions: list[Session] = []
         self._races = itertools.count(1)
         self._responses: dict[PeerId, list[Response]] = {}
@@ -112,6 +115,9 @@ class Endpoint:
         stun_servers: Sequence[Address] = (),
         config: TransportConfig | None = None,
         checks: Checks | Literal["stun", "quic"] = Checks.STUN,
+        interface_filter: InterfaceFilter | None = None,
+        candidate_filter: CandidateFilter | None = None,
+        external_addresses: Sequence[str | ExternalAddress] = (),
     ) -> _Binding:
         """Bind a UDP port on every interface, for IPv4 and IPv6, or on `host` alone.
 
@@ -122,9 +128,23 @@ class Endpoint:
         "quic", and a peer that has it too, those made straight to an address as well, and both tell each other their
         addresses within the connection.
 
-        Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a
-        host that is no IP address, and `ServerUnreachableError` when the server can't be reached.
+        interface_filter: asked for each address of the machine, which has an `address` and the name of its
+        `interface`, whether to use it; not asked for `host`. So `lambda base: base.interface != "docker0"` keeps that
+        network out. candidate_filter: asked for each way in which this endpoint might be reached, a `Candidate`,
+        whether peers may be told of it and it may be tried: `lambda candidate: candidate.kind is not
+        CandidateKind.HOST` keeps the machine's own addresses from them. external_addresses: public IP addresses that a
+        router passes to this machine one to one, with the same ports, as clouds do, and that no interface shows; peers
+        are told of them, so that no STUN server need be asked. A text stands for all addresses of the machine of its
+        family, `ExternalAddress(public, local)` for one of several.
+
+        Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a host or
+        an external address that is no IP address, and `ServerUnreachableError` when the server can't be reached.
         """
+        exposure = Exposure(
+            interface_filter,
+            candidate_filter,
+            tuple(ExternalAddress(each) if isinstance(each, str) else each for each in external_addresses),
+        )
         return _Binding(
             lambda: cls(
                 identity or Identity(random_bytes(this_machine().random, 32)),
@@ -135,12 +155,13 @@ class Endpoint:
                 stun_servers,
                 config or TransportConfig(),
                 Checks(checks),
+                exposure,
             )
         )
 
     @property
     def addresses(self) -> list[Address]:
-        """The local addresses of this endpoint: one for each usable address of the machine."""
+        """The local addresses of this endpoint: one for each address of the machine that it uses."""
         return [base.address for base in self.bases]
 
     @property
@@ -252,7 +273,9 @@ class Endpoint:
                 continue
             family = bound.ip.version
             local = [local for local in self._machine.addresses() if local.ip.version == family]
-            bases += [Base(Address(address.host, bound.port), address.interface) for address in local]
+            found = [Base(Address(address.host, bound.port), address.interface) for address in local]
+            accepts = self._exposure.interfaces
+            bases += [base for base in found if accepts is None or accepts(base)]
         return bases
 
     def send(self, transmit: Transmit) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quice.ice import Base, Candidate, CandidateKind, External, Gathered, Gatherer, GatheringComplete, Pacer
+from quice.ice import Base, Candidate, CandidateKind, ExternalAddress, Gathered, Gatherer, GatheringComplete, Pacer
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, priority
 from quice.ice.gather import is_virtual, ranked
 from quice.ice.pacing import DEFAULT_TA, MIN_TA
@@ -302,7 +302,7 @@ def test_forty_container_bridges_come_after_the_real_interface_and_do_not_flood(
 
 
 def test_a_declared_external_address_is_a_reflexive_candidate_at_once() -> None:
-    gathering = Gathering(base("10.0.0.1"), servers=(), external=[External("203.0.113.5")])
+    gathering = Gathering(base("10.0.0.1"), servers=(), external=[ExternalAddress("203.0.113.5")])
     host, external = gathering.found
     assert host.address == HERE
     assert external.kind is CandidateKind.SERVER_REFLEXIVE
@@ -313,7 +313,7 @@ def test_a_declared_external_address_is_a_reflexive_candidate_at_once() -> None:
 
 
 def test_a_declared_external_address_may_be_told_as_a_host_candidate_with_a_priority_of_its_own() -> None:
-    external = External("203.0.113.5", kind=CandidateKind.HOST)
+    external = ExternalAddress("203.0.113.5", kind=CandidateKind.HOST)
     gathering = Gathering(base("10.0.0.1"), base("10.0.0.2", "eth1"), servers=(), external=[external])
     assert [(each.kind, each.address.host) for each in gathering.found] == [
         (CandidateKind.HOST, "10.0.0.1"),
@@ -328,14 +328,14 @@ def test_a_declared_external_address_may_be_told_as_a_host_candidate_with_a_prio
 
 def test_a_declared_external_address_stands_for_the_address_that_it_names_or_its_family() -> None:
     bases = (base("10.0.0.1"), base("10.0.0.2", "eth1"), base("2001:db8::1"), base("127.0.0.1", "lo"))
-    named = Gathering(*bases, servers=(), external=[External("203.0.113.5", "10.0.0.2")])
+    named = Gathering(*bases, servers=(), external=[ExternalAddress("203.0.113.5", "10.0.0.2")])
     assert [each.base for each in named.reflexive()] == [Address("10.0.0.2", 5000)]
-    every = Gathering(*bases, servers=(), external=[External("203.0.113.5")])
+    every = Gathering(*bases, servers=(), external=[ExternalAddress("203.0.113.5")])
     assert [each.base for each in every.reflexive()] == [HERE, Address("10.0.0.2", 5000)]
 
 
 def test_rfc8445_5_1_3_a_server_that_tells_the_declared_address_tells_nothing_new() -> None:
-    gathering = Gathering(base("10.0.0.1"), external=[External("203.0.113.5")])
+    gathering = Gathering(base("10.0.0.1"), external=[ExternalAddress("203.0.113.5")])
     gathering.answer(0, Address("203.0.113.5", HERE.port))
     assert len(gathering.reflexive()) == 1
 

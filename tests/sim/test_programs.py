@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from quice import Endpoint
+from quice import Address, Endpoint, Identity
 from quice.server import Server
+from quice.signal import signalling_pair
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
 from quice.sim.simulation import Simulation
@@ -34,3 +35,21 @@ async def test_two_peers_behind_nats_connect_and_talk(simulation: Simulation, re
             stream.finish()
             assert await stream.read() == b"hello"
             assert connection.connect_seconds == pytest.approx(0.2, abs=0.03)
+
+
+async def test_a_host_behind_a_one_to_one_nat_is_reached_by_its_declared_address_without_a_stun_server(
+    simulation: Simulation,
+) -> None:
+    cloud = simulation.world.site(nat=Nat.FULL_CONE, uplink=NEAR)
+    alice = simulation.world.site(nat=Nat.PORT_RESTRICTED, uplink=NEAR).host("alice")
+    bob = cloud.host("bob")
+    identity = Identity.generate()
+    ours, theirs = signalling_pair()
+    with bob:
+        far = await Endpoint.bind(alpns=["test/1"], external_addresses=cloud.external)
+        bob.start(far.respond(identity.peer, theirs))
+    with alice:
+        near = await Endpoint.bind(identity)
+        async with await near.connect(far.peer, alpn="test/1", signalling=ours) as connection:
+            assert connection.paths[0].remote == Address(cloud.external[0], far.port)
+            assert connection.connect_seconds < 0.5

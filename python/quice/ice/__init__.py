@@ -13,7 +13,7 @@ from quice.ice.events import (
     RoleChanged,
     Selected,
 )
-from quice.ice.gather import Base, External, Gathered, Gatherer, GatheringComplete
+from quice.ice.gather import Base, ExternalAddress, Gathered, Gatherer, GatheringComplete
 from quice.ice.pacing import Pacer
 from quice.ice.pair import CandidatePair, PairState
 from quice.ice.report import PairReport, Report
@@ -25,7 +25,7 @@ __all__ = [
     "CandidateKind",
     "CandidatePair",
     "ConsentExpired",
-    "External",
+    "ExternalAddress",
     "Failed",
     "Gathered",
     "Gatherer",

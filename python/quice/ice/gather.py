@@ -44,7 +44,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class External:
+class ExternalAddress:
     """An address at which a local one is known outside, such as a cloud's 1:1 NAT gives it, with the same port.
 
     local: the IP address behind it; None for every one of its family. kind: what it is told to the peer as. A server
@@ -54,6 +54,11 @@ class External:
     host: str
     local: str | None = None
     kind: CandidateKind = CandidateKind.SERVER_REFLEXIVE
+
+    def __post_init__(self) -> None:
+        for host in (self.host, self.local):
+            if host is not None:
+                ipaddress.ip_address(host)
 
     def stands_for(self, base: Base) -> bool:
         """Whether this base is known by the address."""
@@ -143,7 +148,7 @@ class Gatherer:
         *,
         interfaces: InterfaceFilter | None = None,
         candidates: CandidateFilter | None = None,
-        external: Sequence[External] = (),
+        external: Sequence[ExternalAddress] = (),
         pacer: Pacer | None = None,
     ) -> None:
         """`servers`: STUN servers, by IP address; each is asked from every base of its family.
