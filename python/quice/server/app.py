@@ -10,6 +10,7 @@ from typing import cast
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from quice.errors import BindError
 from quice.machine import this_machine
@@ -35,6 +36,11 @@ _KEEPALIVE = 20.0
 # are not to fill logs. What fails here for a reason of ours is still reported.
 _connection_logger = logging.getLogger(f"{__name__}.connections")
 _connection_logger.addFilter(lambda record: record.levelno != logging.INFO and record.msg != "opening handshake failed")
+
+
+def _without_date(_connection: ServerConnection, _request: Request, response: Response) -> None:
+    """RFC 9110 §6.6.1 asks for no date in the answer that switches protocols; a simulated run would differ by it."""
+    del response.headers["Date"]
 
 
 class Server:
@@ -71,6 +77,7 @@ class Server:
                 ping_interval=_KEEPALIVE,
                 ping_timeout=_KEEPALIVE,
                 server_header=None,
+                process_response=_without_date,
                 logger=_connection_logger,
                 create_connection=self._tracked(),
             )
