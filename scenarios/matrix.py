@@ -68,7 +68,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def picture(rows: Sequence[Row]) -> str:
     """The rows as an SVG: a square for each pair, the faster the greener, with its median and p95."""
-    size, left, top = 92, 150, 60
+    size, left, top = 116, 140, 60
     kinds = CLASSIC
     by_pair = {row.pair: row for row in rows}
     width, height = left + size * len(kinds) + 20, top + size * len(kinds) + 50
@@ -76,7 +76,7 @@ def picture(rows: Sequence[Row]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
         'font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="{left}" y="20" font-size="14">Milliseconds from connect() to QUIC, {1000 * DELAY:.0f} ms one way at '
+        f'<text x="20" y="20" font-size="14">Milliseconds from connect() to QUIC, {1000 * DELAY:.0f} ms one way at '
         "each site: median (95 %)</text>",
     ]
     for column, kind in enumerate(kinds):
