@@ -249,6 +249,9 @@ class Challenger:
         with contextlib.suppress(_native.ConnectionGone):
             ends = _ends(self._native)
             if self._keeper is None:
+                if _FIRST_PATH not in ends:
+                    # Given up at the same time: what is left needs no keeper.
+                    return
                 first = self._pair_between(*ends[_FIRST_PATH])
                 self._keeper = PathKeeper(self._native, self._pump, first, self)
             if path in ends and self._keeper.pair_of(path) is None:
