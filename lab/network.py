@@ -110,6 +110,10 @@ class Lab:
         host.second_address, host.second_ipv6 = self._internet.add_address(namespace, "eth0")
         return host
 
+    def network(self, name: str, prefix: str) -> Switch:
+        """Add a network that leads nowhere else, such as a VPN, for hosts to `join`. `prefix`: its /24."""
+        return Switch(self._cables, self._namespace(name), name, prefix, None)
+
     def _namespace(self, name: str, *, ipv6: bool = False) -> Namespace:
         namespace = Namespace(self._ground, f"{self._name}-{name}", ipv6=ipv6)
         self._namespaces.append(namespace.name)

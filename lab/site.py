@@ -36,6 +36,10 @@ class Host:
         """What to put before a command so that it runs on this host."""
         self._namespace = namespace
 
+    def join(self, network: Switch, interface: str, conditions: Conditions = IDEAL) -> str:
+        """Give this host an interface in another network too, and return its address there."""
+        return network.join(self._namespace, interface, conditions).address
+
     def popen(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Start a program on this host; its output is text. `options` are those of `subprocess.Popen`."""
         return self._namespace.popen(*command, **options)

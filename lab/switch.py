@@ -39,10 +39,14 @@ class Switch:
 
     def plug(self, namespace: Namespace, interface: str, conditions: Conditions) -> Plugged:
         """Give a namespace an interface here, with addresses and the default route."""
+        plugged = self.join(namespace, interface, conditions)
+        namespace.ip(*self._default_routes(ipv6=plugged.ipv6 is not None))
+        return plugged
+
+    def join(self, namespace: Namespace, interface: str, conditions: Conditions) -> Plugged:
+        """Give a namespace an interface here, with addresses, but leave its default route as it is."""
         link = self._cables.lay(namespace, interface, self.router, self._bridge, conditions)
-        address, ipv6 = self.add_address(namespace, interface)
-        namespace.ip(*self._default_routes(ipv6=ipv6 is not None))
-        return Plugged(link, address, ipv6)
+        return Plugged(link, *self.add_address(namespace, interface))
 
     def add_address(self, namespace: Namespace, interface: str) -> tuple[str, str | None]:
         """Give an interface that is plugged in more addresses, and return them: IPv4, and IPv6 if both have that."""

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from scenarios import checks
 from scenarios.matrix import Row, picture, plans, table
 from scenarios.random_session import Plan, draw, run
 
@@ -123,7 +124,13 @@ def main() -> int:
     )
     report.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     report.add_argument("--svg", type=Path, metavar="FILE", help="draw it too")
+    compared = commands.add_parser("checks", help="checks by STUN and by QUIC beside each other")
+    compared.add_argument("--runs", type=int, default=25, metavar="N", help="of each")
+    compared.add_argument("--loss", type=float, default=0.0, metavar="PERCENT", help="at each site, each way")
     options = parser.parse_args()
+    if options.command == "checks":
+        print(checks.table(options.runs, options.loss / 100))
+        return 0
     if options.command == "report":
         return run_report(options.runs, options.loss / 100, options.workers, options.svg)
     if options.seed is not None:

@@ -35,6 +35,10 @@ _RENEWAL = 20.0
 _PROBATION = 2.0
 """Seconds after a move for which the paths left, and others, stay as backups: until the new one has proven itself, and
 what the round still finds does not open them again."""
+_COMPARISON = 1.0
+"""Seconds for which a path is measured at least."""
+_CHALLENGE_COUNTS = 0.5
+"""Seconds after it was opened in which a path's round-trip time is still that of its challenge."""
 _TICK = 0.25
 """Seconds between two looks at paths that are compared."""
 _MOST_NAMED = 8
@@ -225,6 +229,7 @@ class Challenger:
         self._keeper: PathKeeper | None = None
         self._preference = Preference()
         self._moved_at = float("-inf")
+        self._opened: dict[int, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._rounds.start()
 
@@ -244,16 +249,21 @@ class Challenger:
         with contextlib.suppress(_native.ConnectionGone):
             ends = _ends(self._native)
             if self._keeper is None:
+                if _FIRST_PATH not in ends:
+                    # Given up at the same time: what is left needs no keeper.
+                    return
                 first = self._pair_between(*ends[_FIRST_PATH])
                 self._keeper = PathKeeper(self._native, self._pump, first, self)
             if path in ends and self._keeper.pair_of(path) is None:
                 self._keeper.compare(path, self._pair_between(*ends[path]))
+                self._opened[path] = self._loop.time()
             self._keeper.on_opened(path)
             # Others may open in the same moment, and there is no haste: data flows.
             self._compare_in(NOMINATION_PATIENCE, self._keeper)
 
     def on_lost(self, path: int) -> None:
         """See `PathObserver`."""
+        self._opened.pop(path, None)
         if self._keeper is not None:
             self._keeper.on_lost(path)
 
@@ -278,7 +288,6 @@ class Challenger:
         elif not known.is_valid:
             known.move(PairState.WAITING)
             known.move(PairState.SUCCEEDED)
-        known.rtt = None
         return known
 
     def _compare_in(self, seconds: float, keeper: PathKeeper) -> None:
@@ -295,10 +304,10 @@ class Challenger:
         better = [pair for pair in keeper.compared.values() if self._preference.replaces(pair, keeper.selected, now)]
         if better:
             self._move(min(better, key=_order), now, keeper)
-        if now >= self._moved_at + _PROBATION:
-            for path, pair in keeper.compared.items():
-                if not is_promising(pair, keeper.selected):
-                    keeper.end_comparison(path)
+        for path, pair in keeper.compared.items():
+            due = max(self._moved_at + _PROBATION, self._opened.get(path, float("-inf")) + _COMPARISON)
+            if now >= due and not is_promising(pair, keeper.selected):
+                keeper.end_comparison(path)
         if keeper.compared:
             self._compare_in(_TICK, keeper)
 
@@ -310,14 +319,19 @@ class Challenger:
         self._rounds.stop()
 
     def _measure(self, keeper: PathKeeper) -> None:
-        for path in self._native.paths():
-            pair, rtt = keeper.pair_of(cast("int", path["id"])), cast("float", path["rtt"])
-            if pair is None:
-                continue
-            # What goes over a backup path is acknowledged on the other, but for the challenge that opened it: its first
-            # round trip is its own, if it is the faster one.
-            is_own = pair is keeper.selected or pair.rtt is None
-            pair.rtt = rtt if is_own else min(rtt, cast("float", pair.rtt))
+        rtts = {cast("int", path["id"]): cast("float", path["rtt"]) for path in self._native.paths()}
+        now = self._loop.time()
+        for path, rtt in rtts.items():
+            pair = keeper.pair_of(path)
+            if pair is not None:
+                is_own = pair is keeper.selected or now < self._opened.get(path, float("-inf")) + _CHALLENGE_COUNTS
+                pair.rtt = rtt if is_own else _unmixed(rtt, keeper.selected.rtt or rtt)
+
+
+def _unmixed(rtt: float, used: float) -> float:
+    """The round-trip time of a backup path. What is acknowledged of it comes back on the path in use: its way there and
+    that one's way back is what was measured."""
+    return max(0.0, 2 * rtt - used)
 
 
 def _order(pair: CandidatePair) -> tuple[int, float]:

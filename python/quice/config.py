@@ -23,7 +23,8 @@ class TransportConfig:
     datagram_buffer: bytes of datagrams kept in each direction; 0 refuses datagrams.
     path_idle_timeout: seconds of silence after which one of several paths is given up, as long as another works. While
         there are several, each is pinged six times as often, so both sides should have the same.
-    nat_traversal: whether connections may look for more paths by frames of their own, with peers that do so too.
+    nat_traversal: whether the engine may look for more paths by frames of its own, with peers that do so too.
+        `Endpoint.bind(checks="quic")` sets it, and makes use of it.
     qlog_dir: an existing folder in which each connection writes a qlog file.
     """
 

@@ -298,8 +298,9 @@ class Connection:
         if self._error is not None:
             return
         self._error = error
-        if self._paths is not None:
-            self._paths.close()
+        paths, self._paths = self._paths, None
+        if paths is not None:
+            paths.close()
         if not self._established.done():
             self._established.set_exception(error)
             # Whoever waits sees it; when nobody does, it is no news.
