@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from quice.signal.messages import Establish
 from quice.sim.kinds import CLASSIC, Nat, behaviour
 from quice.sim.link import Bursts, Conditions
 from quice.sim.nat import Hairpinning, NatBehaviour, PortAllocation
@@ -16,6 +17,8 @@ from scenarios.story import BrokenError, Outcome, Wire
 
 _NAMES = ("one", "two")
 _BEHAVIOURS = tuple(Behaviour)
+ESTABLISH = (Establish.HIGHEST_ADDRESS, Establish.SIMULTANEOUS)
+"""The ways that differ from the usual one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Plan:
     pause: float
     question: int
     cut: Cut | None
+    establish: Establish = Establish.INITIATOR
+    """Who makes the connection."""
+    higher: bool = False
+    """Whether the peer that connects has the higher public address."""
 
     @property
     def must_work(self) -> bool:
@@ -93,7 +100,9 @@ def draw(seed: int) -> Plan:
     cut = None
     if dice.random() < 0.15:
         cut = Cut(dice.randrange(2), dice.uniform(0.0, 3.0), dice.uniform(0.05, 2.0))
-    return Plan(seed, places, together, dice.uniform(0.0, 2.0), int(10 ** dice.uniform(0, 4.5)), cut)
+    pause, question = dice.uniform(0.0, 2.0), int(10 ** dice.uniform(0, 4.5))
+    establish = dice.choice(ESTABLISH) if dice.random() < 0.4 else Establish.INITIATOR
+    return Plan(seed, places, together, pause, question, cut, establish, dice.random() < 0.5)
 
 
 def _place(dice: random.Random) -> Place:
@@ -162,6 +171,7 @@ def run(plan: Plan) -> Outcome:
             peers[1],
             pause=plan.pause,
             question=question[: plan.question],
+            establish=plan.establish,
             agreed=lambda outcome: story.check_agreement(outcome, wire, _NAMES),
             relax=relax,
         )
@@ -176,21 +186,19 @@ def run(plan: Plan) -> Outcome:
 
 
 def _sites(simulation: Simulation, plan: Plan) -> list[Site]:
-    sites: list[Site] = []
-    for name, place in zip(("here", "there"), plan.places, strict=True):
-        if plan.together and sites:
-            return [sites[0], sites[0]]
-        world = simulation.world
-        carrier = None
-        if place.carrier is not None:
-            carrier = world.site(f"carrier of {name}", nat=place.carrier, ipv6=place.ipv6, carrier=True)
-        sites.append(
-            world.site(
-                name,
-                nat=place.nat if place.nat is not None else Nat.PUBLIC,
-                ipv6=place.ipv6,
-                behind=carrier,
-                uplink=place.uplink,
-            )
-        )
-    return sites
+    if plan.together:
+        return [_site(simulation, "here", plan.places[0])] * 2
+    named = list(zip(("here", "there"), plan.places, strict=True))
+    # Addresses are given out in ascending order.
+    order = named[::-1] if plan.higher else named
+    sites = {name: _site(simulation, name, place) for name, place in order}
+    return [sites[name] for name, _ in named]
+
+
+def _site(simulation: Simulation, name: str, place: Place) -> Site:
+    world = simulation.world
+    carrier = None
+    if place.carrier is not None:
+        carrier = world.site(f"carrier of {name}", nat=place.carrier, ipv6=place.ipv6, carrier=True)
+    nat = place.nat if place.nat is not None else Nat.PUBLIC
+    return world.site(name, nat=nat, ipv6=place.ipv6, behind=carrier, uplink=place.uplink)
