@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from quice.errors import (
     NoServerError,
     SignallingError,
 )
-from quice.ice import Base, CandidatePair, ExternalAddress
+from quice.ice import Base, CandidateKind, CandidatePair, ExternalAddress
 from quice.ice.gather import CandidateFilter, InterfaceFilter
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
@@ -119,6 +120,7 @@ class Endpoint:
         interface_filter: InterfaceFilter | None = None,
         candidate_filter: CandidateFilter | None = None,
         external_addresses: Sequence[str | ExternalAddress] = (),
+        lite: bool = False,
     ) -> _Binding:
         """Bind a UDP port on every interface, for IPv4 and IPv6, or on `host` alone.
 
@@ -136,16 +138,19 @@ class Endpoint:
         CandidateKind.HOST` keeps the machine's own addresses from them. external_addresses: public IP addresses that a
         router passes to this machine one to one, with the same ports, as clouds do, and that no interface shows; peers
         are told of them, so that no STUN server need be asked. A text stands for all addresses of the machine of its
-        family, `ExternalAddress(public, local)` for one of several.
+        family, `ExternalAddress(public, local)` for one of several. lite: this machine is reached by anybody at the
+        addresses that it tells, with no NAT or firewall that waits for it to send first, as a server is: it leaves it
+        to peers to find out which of them works, and asks no STUN server. Where that is not true, peers do not get
+        through.
 
         Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a host or
         an external address that is no IP address, and `ServerUnreachableError` when the server can't be reached.
         """
-        exposure = Exposure(
-            interface_filter,
-            candidate_filter,
-            tuple(ExternalAddress(each) if isinstance(each, str) else each for each in external_addresses),
-        )
+        external = [ExternalAddress(each) if isinstance(each, str) else each for each in external_addresses]
+        if lite:
+            # RFC 8445 §5.1.1: a lite agent has host candidates alone.
+            external = [replace(each, kind=CandidateKind.HOST) for each in external]
+        exposure = Exposure(interface_filter, candidate_filter, tuple(external), lite)
         return _Binding(
             lambda: cls(
                 identity or Identity(random_bytes(this_machine().random, 32)),
@@ -437,7 +442,7 @@ class Endpoint:
                 await rendezvous.start()
                 self._rendezvous = rendezvous
             known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
-            self._discovery.start((*known, *self._stun_servers))
+            self._discovery.start(() if self._exposure.lite else (*known, *self._stun_servers))
         except BaseException:
             self._closed = True
             self._pump.close()

@@ -83,7 +83,9 @@ class Session:
         self._introduce = introduce
         self._initiates = offer is None
         role = Role.CONTROLLING if self._initiates else Role.CONTROLLED
-        self._agent = Agent(role, this_machine().random, self._loop.time(), pacer=discovery.pacer)
+        self._agent = Agent(
+            role, this_machine().random, self._loop.time(), lite=discovery.exposure.lite, pacer=discovery.pacer
+        )
         self._driver = Driver(self._agent, send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
