@@ -13,6 +13,7 @@ from quice.sim.simulation import Simulation
 from quice.sim.site import Site
 from quice.stun.discovery import Behaviour
 from scenarios import story
+from scenarios.faults import LoseFirst
 from scenarios.story import BrokenError, Outcome, Wire
 
 _NAMES = ("one", "two")
@@ -29,6 +30,8 @@ class Place:
     carrier: NatBehaviour | None
     ipv6: bool
     uplink: Conditions
+    downlink: Conditions | None = None
+    """As `uplink` if None."""
 
     @property
     def nats(self) -> list[NatBehaviour]:
@@ -70,6 +73,8 @@ class Plan:
     """Who makes the connection."""
     higher: bool = False
     """Whether the peer that connects has the higher public address."""
+    silenced: tuple[int, int] = (0, 0)
+    """So many of each peer's first QUIC packets get lost on their way to the internet."""
 
     @property
     def must_work(self) -> bool:
@@ -102,7 +107,22 @@ def draw(seed: int) -> Plan:
         cut = Cut(dice.randrange(2), dice.uniform(0.0, 3.0), dice.uniform(0.05, 2.0))
     pause, question = dice.uniform(0.0, 2.0), int(10 ** dice.uniform(0, 4.5))
     establish = dice.choice(ESTABLISH) if dice.random() < 0.4 else Establish.INITIATOR
-    return Plan(seed, places, together, pause, question, cut, establish, dice.random() < 0.5)
+    higher = dice.random() < 0.5
+    silenced = (dice.randrange(6), dice.randrange(6)) if dice.random() < 0.2 else (0, 0)
+    if not together:
+        places = _lopsided(places[0], dice), _lopsided(places[1], dice)
+    return Plan(seed, places, together, pause, question, cut, establish, higher, silenced)
+
+
+def _lopsided(place: Place, dice: random.Random) -> Place:
+    """Some places are faster to send from than to."""
+    if dice.random() < 0.7:
+        return place
+    return replace(place, downlink=replace(place.uplink, delay=_delay(dice)))
+
+
+def _delay(dice: random.Random) -> float:
+    return 10 ** dice.uniform(-3.5, -0.9)
 
 
 def _place(dice: random.Random) -> Place:
@@ -134,7 +154,7 @@ def _weather(dice: random.Random) -> Conditions:
         return dice.uniform(0, most) if dice.random() < probability else 0.0
 
     return Conditions(
-        delay=10 ** dice.uniform(-3.5, -0.9),
+        delay=_delay(dice),
         jitter=sometimes(0.3, 0.03),
         loss=sometimes(0.4, 0.1),
         bursts=Bursts(0.01, 0.3) if dice.random() < 0.1 else None,
@@ -155,6 +175,8 @@ def run(plan: Plan) -> Outcome:
         sites = _sites(simulation, plan)
         server = simulation.machine(world.host("server", ipv6=1))
         peers = [simulation.machine(site.host(name)) for site, name in zip(sites, _NAMES, strict=True)]
+        for site, count in zip(sites, plan.silenced, strict=True):
+            site.router.boxes.append(LoseFirst(count))
         if plan.cut is not None:
             link = sites[plan.cut.peer].link
             world.at(plan.pause + plan.cut.at, link.cut)
@@ -201,4 +223,4 @@ def _site(simulation: Simulation, name: str, place: Place) -> Site:
     if place.carrier is not None:
         carrier = world.site(f"carrier of {name}", nat=place.carrier, ipv6=place.ipv6, carrier=True)
     nat = place.nat if place.nat is not None else Nat.PUBLIC
-    return world.site(name, nat=nat, ipv6=place.ipv6, behind=carrier, uplink=place.uplink)
+    return world.site(name, nat=nat, ipv6=place.ipv6, behind=carrier, uplink=place.uplink, downlink=place.downlink)
