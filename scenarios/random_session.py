@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from quice.signal.messages import Establish
 from quice.sim.kinds import CLASSIC, Nat, behaviour
 from quice.sim.link import Bursts, Conditions
 from quice.sim.nat import Hairpinning, NatBehaviour, PortAllocation
@@ -12,10 +13,13 @@ from quice.sim.simulation import Simulation
 from quice.sim.site import Site
 from quice.stun.discovery import Behaviour
 from scenarios import story
+from scenarios.faults import LoseFirst
 from scenarios.story import BrokenError, Outcome, Wire
 
 _NAMES = ("one", "two")
 _BEHAVIOURS = tuple(Behaviour)
+ESTABLISH = (Establish.HIGHEST_ADDRESS, Establish.SIMULTANEOUS)
+"""The ways that differ from the usual one."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Place:
     carrier: NatBehaviour | None
     ipv6: bool
     uplink: Conditions
+    downlink: Conditions | None = None
+    """As `uplink` if None."""
 
     @property
     def nats(self) -> list[NatBehaviour]:
@@ -63,6 +69,12 @@ class Plan:
     pause: float
     question: int
     cut: Cut | None
+    establish: Establish = Establish.INITIATOR
+    """Who makes the connection."""
+    higher: bool = False
+    """Whether the peer that connects has the higher public address."""
+    silenced: tuple[int, int] = (0, 0)
+    """So many of each peer's first QUIC packets get lost on their way to the internet."""
 
     @property
     def must_work(self) -> bool:
@@ -93,7 +105,24 @@ def draw(seed: int) -> Plan:
     cut = None
     if dice.random() < 0.15:
         cut = Cut(dice.randrange(2), dice.uniform(0.0, 3.0), dice.uniform(0.05, 2.0))
-    return Plan(seed, places, together, dice.uniform(0.0, 2.0), int(10 ** dice.uniform(0, 4.5)), cut)
+    pause, question = dice.uniform(0.0, 2.0), int(10 ** dice.uniform(0, 4.5))
+    establish = dice.choice(ESTABLISH) if dice.random() < 0.4 else Establish.INITIATOR
+    higher = dice.random() < 0.5
+    silenced = (dice.randrange(6), dice.randrange(6)) if dice.random() < 0.2 else (0, 0)
+    if not together:
+        places = _lopsided(places[0], dice), _lopsided(places[1], dice)
+    return Plan(seed, places, together, pause, question, cut, establish, higher, silenced)
+
+
+def _lopsided(place: Place, dice: random.Random) -> Place:
+    """Some places are faster to send from than to."""
+    if dice.random() < 0.7:
+        return place
+    return replace(place, downlink=replace(place.uplink, delay=_delay(dice)))
+
+
+def _delay(dice: random.Random) -> float:
+    return 10 ** dice.uniform(-3.5, -0.9)
 
 
 def _place(dice: random.Random) -> Place:
@@ -125,7 +154,7 @@ def _weather(dice: random.Random) -> Conditions:
         return dice.uniform(0, most) if dice.random() < probability else 0.0
 
     return Conditions(
-        delay=10 ** dice.uniform(-3.5, -0.9),
+        delay=_delay(dice),
         jitter=sometimes(0.3, 0.03),
         loss=sometimes(0.4, 0.1),
         bursts=Bursts(0.01, 0.3) if dice.random() < 0.1 else None,
@@ -146,6 +175,8 @@ def run(plan: Plan) -> Outcome:
         sites = _sites(simulation, plan)
         server = simulation.machine(world.host("server", ipv6=1))
         peers = [simulation.machine(site.host(name)) for site, name in zip(sites, _NAMES, strict=True)]
+        for site, count in zip(sites, plan.silenced, strict=True):
+            site.router.boxes.append(LoseFirst(count))
         if plan.cut is not None:
             link = sites[plan.cut.peer].link
             world.at(plan.pause + plan.cut.at, link.cut)
@@ -162,6 +193,7 @@ def run(plan: Plan) -> Outcome:
             peers[1],
             pause=plan.pause,
             question=question[: plan.question],
+            establish=plan.establish,
             agreed=lambda outcome: story.check_agreement(outcome, wire, _NAMES),
             relax=relax,
         )
@@ -176,21 +208,19 @@ def run(plan: Plan) -> Outcome:
 
 
 def _sites(simulation: Simulation, plan: Plan) -> list[Site]:
-    sites: list[Site] = []
-    for name, place in zip(("here", "there"), plan.places, strict=True):
-        if plan.together and sites:
-            return [sites[0], sites[0]]
-        world = simulation.world
-        carrier = None
-        if place.carrier is not None:
-            carrier = world.site(f"carrier of {name}", nat=place.carrier, ipv6=place.ipv6, carrier=True)
-        sites.append(
-            world.site(
-                name,
-                nat=place.nat if place.nat is not None else Nat.PUBLIC,
-                ipv6=place.ipv6,
-                behind=carrier,
-                uplink=place.uplink,
-            )
-        )
-    return sites
+    if plan.together:
+        return [_site(simulation, "here", plan.places[0])] * 2
+    named = list(zip(("here", "there"), plan.places, strict=True))
+    # Addresses are given out in ascending order.
+    order = named[::-1] if plan.higher else named
+    sites = {name: _site(simulation, name, place) for name, place in order}
+    return [sites[name] for name, _ in named]
+
+
+def _site(simulation: Simulation, name: str, place: Place) -> Site:
+    world = simulation.world
+    carrier = None
+    if place.carrier is not None:
+        carrier = world.site(f"carrier of {name}", nat=place.carrier, ipv6=place.ipv6, carrier=True)
+    nat = place.nat if place.nat is not None else Nat.PUBLIC
+    return world.site(name, nat=nat, ipv6=place.ipv6, behind=carrier, uplink=place.uplink, downlink=place.downlink)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from quice import Connection, Endpoint, Error
 from quice.ice import PairReport, PairState, Report
 from quice.server import Server
+from quice.signal.messages import Establish
 from quice.sim.machine import SimMachine
 from quice.sim.packet import Fate, Passage, Protocol
 from quice.sim.simulation import Simulation
@@ -75,14 +76,15 @@ async def connect(
     two: SimMachine,
     *,
     pause: float,
+    establish: Establish,
     question: bytes,
     agreed: Callable[[Outcome], None],
     relax: Callable[[], None],
 ) -> Outcome:
     """Two peers bind, and after `pause` seconds one connects to the other and asks.
 
-    agreed: raises `BrokenError` as long as they have not selected one pair. relax: called once the outcome is there, to
-    let the weather clear up before the goodbyes.
+    establish: which of them makes the connection. agreed: raises `BrokenError` as long as they have not selected one
+    pair. relax: called once the outcome is there, to let the weather clear up before the goodbyes.
     """
     outcome = Outcome()
     async with contextlib.AsyncExitStack() as stack:
@@ -94,11 +96,11 @@ async def connect(
             answering = asyncio.create_task(_answer(far))
         stack.push_async_callback(_cancel, answering)
         with one.active():
-            near = await stack.enter_async_context(Endpoint.bind(server=service.url))
+            near = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
             outcome.alive.append(weakref.ref(near))
             await asyncio.sleep(pause)
             try:
-                connection = await near.connect(far.peer, alpn=ALPN, timeout=_TIMEOUT)
+                connection = await near.connect(far.peer, alpn=ALPN, timeout=_TIMEOUT, establish=establish.value)
             except Error as error:
                 outcome.reason = str(error)
             else:
@@ -107,6 +109,8 @@ async def connect(
                 accepted = await answering
                 outcome.alive += [weakref.ref(connection), weakref.ref(accepted)]
                 outcome.reports = await _settled(agreed, connection, accepted)
+                await _nothing_else(far)
+            await _nothing_else(near)
         relax()
     return outcome
 
@@ -118,6 +122,13 @@ async def _answer(endpoint: Endpoint) -> Connection:
         await stream.write(data)
     stream.finish()
     return connection
+
+
+async def _nothing_else(endpoint: Endpoint) -> None:
+    """There is no connection to accept that nobody wanted."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        surplus = await asyncio.wait_for(endpoint.accept(), 1)
+        raise BrokenError(f"a second connection came about: {surplus}")
 
 
 async def _settled(agreed: Callable[[Outcome], None], *connections: Connection) -> tuple[Report, ...]:

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use noq_proto::crypto::rustls::HandshakeData;
 use noq_proto::n0_nat_traversal::Event as NatEvent;
 use noq_proto::{
-    ClosedStream, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event as QuicEvent,
-    PathId, PathStatus, ReadError, SendDatagramError, StreamEvent, StreamId, TransportError,
-    TransportErrorCode, VarInt, WriteError,
+    ClosedStream, ConnectionError, ConnectionEvent, ConnectionHandle, ConnectionId, Dir,
+    Event as QuicEvent, PathId, PathStatus, ReadError, SendDatagramError, StreamEvent, StreamId,
+    TransportError, TransportErrorCode, VarInt, WriteError,
 };
 use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
@@ -121,6 +121,8 @@ pub struct Connection {
     pub was_connected: bool,
     /// The race that it is an attempt of.
     pub race: Option<u64>,
+    /// Of an accepted one: what the client chose as its first packet's destination connection id.
+    pub initial_id: Option<ConnectionId>,
     pub paths: Paths,
     pub probes: Probes,
     /// To this address, where to send from until noq has learnt it from the peer's answers.
@@ -154,6 +156,7 @@ impl Connection {
             queued: false,
             was_connected: false,
             race: None,
+            initial_id: None,
             paths: Paths::new(path_idle_timeout),
             probes: Probes::default(),
             first_local: None,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
-    ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig,
-    FourTuple, Incoming, ServerConfig, StreamId, Transmit, TransportConfig, VarInt,
+    ClientConfig, ConnectionHandle, ConnectionId, DatagramEvent, EcnCodepoint, Endpoint,
+    EndpointConfig, FourTuple, Incoming, ServerConfig, StreamId, Transmit, TransportConfig, VarInt,
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -60,6 +60,8 @@ pub struct Attempt<'a> {
     pub alpn: Vec<u8>,
     /// The race that it is an attempt of.
     pub race: Option<u64>,
+    /// The first packet's destination connection id, which the peer sees as `Connection::initial_id`.
+    pub initial_id: Option<ConnectionId>,
 }
 
 /// Why there is no connection to begin with.
@@ -158,7 +160,9 @@ impl Engine {
             .map_err(ConnectError::Tls)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
-        if let Some(seeded) = &self.seeded {
+        if let Some(initial_id) = attempt.initial_id {
+            config.initial_dst_cid_provider(Arc::new(move || initial_id));
+        } else if let Some(seeded) = &self.seeded {
             config.initial_dst_cid_provider(seeded.initial_dst_cids());
         }
         let (handle, quic) = self
@@ -303,9 +307,13 @@ impl Engine {
             }
             return;
         }
+        let initial_id = incoming.orig_dst_cid();
         match self.endpoint.accept(incoming, now, &mut response, None) {
             Ok((handle, quic)) => {
-                self.adopt(handle, quic);
+                let id = self.adopt(handle, quic);
+                if let Some(connection) = self.find(id) {
+                    connection.initial_id = Some(initial_id);
+                }
             }
             Err(error) => {
                 if let Some(transmit) = error.response {

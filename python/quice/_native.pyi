@@ -119,6 +119,7 @@ class Engine:
         name: str = "",
         local: str | None = None,
         race: int | None = None,
+        initial_id: bytes | None = None,
     ) -> Connection:
         """Start a handshake with the holder of the key `peer` or, with X.509, of a certificate for `name`,
         sending from the address `local` until an answer shows another.
@@ -128,8 +129,11 @@ class Engine:
         its server finish the handshake, and `Event.Drained` when they are gone; their servers are told. Attempts
         may join until then. The number is free for another race when all its connections are drained.
 
+        `initial_id`: 8 to 20 bytes that no two attempts share, the first packet's destination connection id, random if
+        not given. The server is told of it (`Event.Connected.initial_id`), and so is whoever is between.
+
         Raises `OSError` when it can't begin, `RaceWon` when it is too late to join the race, `ValueError` for a
-        host that is no IP address."""
+        host that is no IP address and an initial_id of another length."""
 
     def connection(self, id: int) -> Connection:
         """A handle for the connection that an event names."""
@@ -265,6 +269,9 @@ class Event:
     class Connected(Event):
         connection: int
         accepted: bool
+        initial_id: bytes | None
+        """Of an accepted one: what its client chose as `initial_id`."""
+
         peer: bytes | None
         alpn: bytes
 

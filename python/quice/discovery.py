@@ -26,6 +26,16 @@ class Exposure:
     interfaces: InterfaceFilter | None = None
     candidates: CandidateFilter | None = None
     external: tuple[ExternalAddress, ...] = ()
+    lite: bool = False
+
+    def accepts(self, candidate: Candidate) -> bool:
+        """Whether a candidate is to be used and told of."""
+        if self.lite and candidate.base is not None and candidate.address == candidate.base.without_zone:
+            # Nobody checks from here, so what is told must be what others reach.
+            behind = Base(candidate.base)
+            if any(each.stands_for(behind) for each in self.external):
+                return False
+        return self.candidates is None or self.candidates(candidate)
 
 
 class Discovery:
@@ -43,7 +53,7 @@ class Discovery:
     ) -> None:
         """`bases`: the addresses to gather from, as they are now."""
         self._bases = bases
-        self._exposure = exposure
+        self.exposure = exposure
         self._send = send
         self._rng = rng
         self.pacer = Pacer()
@@ -88,8 +98,8 @@ class Discovery:
             self._servers,
             self._rng,
             self._loop.time(),
-            candidates=self._exposure.candidates,
-            external=self._exposure.external,
+            candidates=self.exposure.accepts,
+            external=self.exposure.external,
             pacer=self.pacer,
         )
         self._driver = Driver(gatherer, self._send, self._handle)

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -28,15 +29,15 @@ from quice.errors import (
     NoServerError,
     SignallingError,
 )
-from quice.ice import Base, CandidatePair, ExternalAddress, Role
+from quice.ice import Base, CandidateKind, CandidatePair, ExternalAddress
 from quice.ice.gather import CandidateFilter, InterfaceFilter
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
-from quice.meeting import Race, Response
+from quice.meeting import Meeting, refuse
 from quice.paths import PathKeeper
-from quice.session import Observer, Session
+from quice.session import Session, tag_of
 from quice.signal.interface import Signalling
-from quice.signal.messages import VERSION, Offer, Refuse, RefuseReason, SignalDecodeError
+from quice.signal.messages import VERSION, Establish, Offer, Refuse, RefuseReason, SignalDecodeError
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
 from quice.wire import Address, Transmit, random_bytes
 
@@ -98,7 +99,8 @@ class Endpoint:
         self._discovery = Discovery(lambda: self.bases, self.send, self._machine.random, exposure)
         self._sessions: list[Session] = []
         self._races = itertools.count(1)
-        self._responses: dict[PeerId, list[Response]] = {}
+        self._meetings: dict[bytes, Meeting] = {}
+        self._responding = 0
         # In order, as a set would not be.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._closed = False
@@ -118,6 +120,7 @@ class Endpoint:
         interface_filter: InterfaceFilter | None = None,
         candidate_filter: CandidateFilter | None = None,
         external_addresses: Sequence[str | ExternalAddress] = (),
+        lite: bool = False,
     ) -> _Binding:
         """Bind a UDP port on every interface, for IPv4 and IPv6, or on `host` alone.
 
@@ -135,16 +138,19 @@ class Endpoint:
         CandidateKind.HOST` keeps the machine's own addresses from them. external_addresses: public IP addresses that a
         router passes to this machine one to one, with the same ports, as clouds do, and that no interface shows; peers
         are told of them, so that no STUN server need be asked. A text stands for all addresses of the machine of its
-        family, `ExternalAddress(public, local)` for one of several.
+        family, `ExternalAddress(public, local)` for one of several. lite: this machine is reached by anybody at the
+        addresses that it tells, with no NAT or firewall that waits for it to send first, as a server is: it leaves it
+        to peers to find out which of them works, and asks no STUN server. Where that is not true, peers do not get
+        through.
 
         Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a host or
         an external address that is no IP address, and `ServerUnreachableError` when the server can't be reached.
         """
-        exposure = Exposure(
-            interface_filter,
-            candidate_filter,
-            tuple(ExternalAddress(each) if isinstance(each, str) else each for each in external_addresses),
-        )
+        external = [ExternalAddress(each) if isinstance(each, str) else each for each in external_addresses]
+        if lite:
+            # RFC 8445 §5.1.1: a lite agent has host candidates alone.
+            external = [replace(each, kind=CandidateKind.HOST) for each in external]
+        exposure = Exposure(interface_filter, candidate_filter, tuple(external), lite)
         return _Binding(
             lambda: cls(
                 identity or Identity(random_bytes(this_machine().random, 32)),
@@ -177,18 +183,29 @@ class Endpoint:
         address: Address | None = None,
         signalling: Signalling | None = None,
         timeout: float = 15.0,
+        establish: Literal["initiator", "highest-address", "simultaneous"] = "initiator",
     ) -> Connection:
         """Connect to a peer through the rendezvous server; or straight to `address`; or with `signalling`, over a
         channel of the application's own, at whose other end the peer calls `respond`.
 
-        timeout: seconds until it gives up. Raises a `ConnectError`: `ConnectTimeoutError`, `HandshakeError`
-        when it is not the peer who answers or it does not speak `alpn`, `PeerUnreachableError` when the server
-        does not know the peer, `NoPathError` when no candidates reach each other; and `NoServerError`.
-        `ValueError` for a peer that is this endpoint itself.
+        timeout: seconds until it gives up. establish: which of the two makes the QUIC connection, as its client. The
+        "initiator", that is this side; or the peer whose highest address is the lower, so that the one with the
+        "highest-address" is the server; or both at once, and that of the greater PeerId survives: "simultaneous", for
+        networks that let QUIC in only where it went out. It is one connection to both applications, whoever makes it;
+        but to take the peer's, this endpoint must be bound with `alpn` among its own.
+
+        Raises a `ConnectError`: `ConnectTimeoutError`, `HandshakeError` when it is not the peer who answers or it does
+        not speak `alpn`, `PeerUnreachableError` when the server does not know the peer, `NoPathError` when no
+        candidates reach each other, `RefusedError`; and `NoServerError`. `ValueError` for a peer that is this endpoint
+        itself, and for an `establish` that can't be.
         """
         self._raise_if_closed()
         if peer == self.peer:
             raise ValueError("this endpoint is the peer itself")
+        if establish != "initiator" and (address is not None or alpn not in self._alpns):
+            raise ValueError(f"establish={establish!r} needs {alpn!r} among the endpoint's alpns, and no address")
+        if Establish(establish) is Establish.UNKNOWN:
+            raise ValueError(f"establish={establish!r} is none of the three ways")
         started = self._loop.time()
         if address is not None:
             connection = self._begin(peer, alpn, address)
@@ -199,43 +216,72 @@ class Endpoint:
                 if self._rendezvous is None:
                     raise NoServerError
                 signalling = self._rendezvous.open(peer)
-            connection = await self._reach(peer, alpn, signalling, timeout)
+            connection = await self._reach(peer, alpn, signalling, timeout, Establish(establish))
         connection.connect_seconds = self._loop.time() - started
         return connection
 
-    async def _reach(self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float) -> Connection:
-        """Connect by candidates: QUIC on whichever pair of them lets it through first."""
-        number = next(self._races)
-        race = Race(lambda pair: self._begin(peer, alpn, pair.remote.address, pair.base.host, number))
-        session = self._session(Role.CONTROLLING, signalling, race)
+    async def _reach(
+        self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float, establish: Establish
+    ) -> Connection:
+        """Connect by candidates."""
+        meeting, session = self._meet(peer, alpn, signalling)
         try:
-            connection, pair = await asyncio.wait_for(_initiate(session, race, alpn), timeout)
+            connection = await asyncio.wait_for(self._initiate(session, meeting, alpn, establish), timeout)
         except BaseException as error:
+            meeting.close()
             await self._end(session)
             if isinstance(error, asyncio.TimeoutError):
                 raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
             if isinstance(error, ConnectionClosedError):
                 raise HandshakeError(str(error)) from error
             raise
-        finally:
-            race.close()
-        connection._paths = self._improvement.lead(connection._native, self._pump, self._discovery)
-        if connection._paths is not None:
-            self._dismiss(session, connection)
-            return connection
-        connection._paths = keeper = PathKeeper(connection._native, self._pump, pair, session)
-        session.observe(keeper)
-        session.use(pair)
-        self._keep(session, connection)
+        self._settle(session, meeting, connection)
         return connection
 
-    def _session(self, role: Role, signalling: Signalling, observer: Observer) -> Session:
-        session = Session(role, self._discovery, self.send, signalling, observer)
+    async def _initiate(self, session: Session, meeting: Meeting, alpn: str, establish: Establish) -> Connection:
+        await session.initiate(alpn, establish)
+        return await meeting.connected
+
+    def _meet(
+        self, peer: PeerId, alpn: str, signalling: Signalling, offer: Offer | None = None
+    ) -> tuple[Meeting, Session]:
+        number = next(self._races)
+
+        def attempt(pair: CandidatePair) -> Connection:
+            local, remote = pair.base.host, pair.remote.address
+            return self._begin(peer, alpn, remote, local, number, session.new_initial_id())
+
+        def learn(remote: Address) -> None:
+            session.learn(remote)
+
+        meeting = Meeting(self.peer, peer, offer is None, attempt, learn, _HANDSHAKE_TIMEOUT)
+        session = Session(self._discovery, self.send, signalling, meeting, meeting.begin, offer)
         self._sessions.append(session)
-        return session
+        self._meetings[session.tag] = meeting
+        return meeting, session
+
+    def _settle(self, session: Session, meeting: Meeting, connection: Connection) -> None:
+        """The session has its connection, whose client looks after its paths."""
+        pair = meeting.pair
+        improve = self._improvement.follow if pair is None else self._improvement.lead
+        connection._paths = improve(connection._native, self._pump, self._discovery)
+        if connection._paths is not None:
+            self._dismiss(session, connection)
+            return
+        if pair is not None:
+            connection._paths = keeper = PathKeeper(connection._native, self._pump, pair, session)
+            session.observe(keeper)
+            if session.selected is not None:
+                keeper.on_selected(session.selected)
+        else:
+            pair = session.pair_of(connection)
+        if pair is not None:
+            session.use(pair)
+        self._keep(session, connection)
 
     async def _end(self, session: Session) -> None:
         self._sessions.remove(session)
+        self._meetings.pop(session.tag, None)
         await session.close()
 
     def _keep(self, session: Session, connection: Connection) -> None:
@@ -315,32 +361,29 @@ class Endpoint:
         await signalling.close()
 
     async def _respond(self, peer: PeerId, offer: Offer, signalling: Signalling) -> None:
-        response = Response(_HANDSHAKE_TIMEOUT)
-        session = self._session(Role.CONTROLLED, signalling, response)
-        waiting = self._responses.setdefault(peer, [])
-        waiting.append(response)
+        meeting, session = self._meet(peer, offer.alpn, signalling, offer)
+        self._responding += 1
         try:
-            await session.respond(offer)
-            connection = await response.connected
+            await session.respond()
+            connection = await meeting.connected
         except BaseException:
+            meeting.close()
             await self._end(session)
             raise
         finally:
-            response.close()
-            waiting.remove(response)
-            if not waiting:
-                del self._responses[peer]
-        if connection._paths is not None:
-            self._dismiss(session, connection)
-        else:
-            self._keep(session, connection)
+            self._responding -= 1
+        connection.connect_seconds = self._loop.time() - meeting.began
+        self._settle(session, meeting, connection)
+        self._offer(connection)
 
     def _refusal(self, offer: Offer) -> Refuse | None:
         if offer.version != VERSION:
             return Refuse(reason=RefuseReason.VERSION)
         if offer.alpn not in self._alpns:
             return Refuse(reason=RefuseReason.ALPN)
-        if self._closed or sum(map(len, self._responses.values())) >= _MAX_RESPONSES:
+        if offer.establish is Establish.UNKNOWN:
+            return Refuse(reason=RefuseReason.ESTABLISH, text="this side does not know that way of establishing")
+        if self._closed or self._responding >= _MAX_RESPONSES:
             return Refuse(reason=RefuseReason.BUSY)
         return None
 
@@ -399,7 +442,7 @@ class Endpoint:
                 await rendezvous.start()
                 self._rendezvous = rendezvous
             known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
-            self._discovery.start((*known, *self._stun_servers))
+            self._discovery.start(() if self._exposure.lite else (*known, *self._stun_servers))
         except BaseException:
             self._closed = True
             self._pump.close()
@@ -422,10 +465,18 @@ class Endpoint:
             raise BindError(str(Address(host, port)), error.strerror or str(error)) from error
 
     def _begin(
-        self, peer: PeerId, alpn: str, address: Address, local: str | None = None, race: int | None = None
+        self,
+        peer: PeerId,
+        alpn: str,
+        address: Address,
+        local: str | None = None,
+        race: int | None = None,
+        initial_id: bytes | None = None,
     ) -> Connection:
         try:
-            native = self._pump.engine.connect(address, alpn.encode(), peer=peer.key, local=local, race=race)
+            native = self._pump.engine.connect(
+                address, alpn.encode(), peer=peer.key, local=local, race=race, initial_id=initial_id
+            )
         except OSError as error:
             raise HandshakeError(str(error)) from error
         connection = self._connections[native.id] = Connection(native, self._pump)
@@ -461,19 +512,23 @@ class Endpoint:
             del self._connections[handle]
         connection._handle(event)
         if isinstance(event, Event.Connected) and event.accepted:
+            self._take(connection, tag_of(event.initial_id))
+
+    def _take(self, connection: Connection, tag: bytes | None) -> None:
+        """A peer has made this connection, for the session with this tag or for none."""
+        if tag is None:
             connection._paths = self._improvement.follow(connection._native, self._pump, self._discovery)
             self._offer(connection)
+        elif (meeting := self._meetings.get(tag)) is not None:
+            meeting.on_handshake(connection)
+        else:
+            refuse(connection)
 
     def _offer(self, connection: Connection) -> None:
+        """This connection is one to accept."""
         if self._closed or self._accepted.full():
             connection.close(_REFUSED, "too many connections wait to be accepted")
         else:
-            # Of several sessions that a peer has begun, the first is connected first.
-            waiting = self._responses.get(connection._peer, []) if connection._peer is not None else []
-            response = next((each for each in waiting if not each.connected.done()), None)
-            if response is not None:
-                connection.connect_seconds = self._loop.time() - response.began
-                response.connected.set_result(connection)
             self._accepted.put_nowait(connection)
 
     def _on_packet(self, event: Event.Packet) -> None:
@@ -490,11 +545,6 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.peer} port {self._bound[0].port if self._bound else None}>"
-
-
-async def _initiate(session: Session, race: Race, alpn: str) -> tuple[Connection, CandidatePair]:
-    await session.initiate(alpn)
-    return await race.winner
 
 
 async def _drained(connections: Sequence[Connection]) -> None:

@@ -1,130 +1,188 @@
-"""How a session's two sides come to their connection: one races for it, the other responds.
+"""How a session's two sides come to their one connection: which of them makes it, and what each does meanwhile.
 
-The race is for QUIC on the candidate pair that lets it through first, in the spirit of RFC 8305.
+The session's offer names the rule (`Establish`), and both sides apply it to the same things, the offer, the answer and
+their keys, so that they agree without another word:
 
-The handshake does not wait for the connectivity checks, nor for a nomination: as soon as candidates are known, its
-first packets go out on the most promising pairs, and then on each pair that a check has found to work. What arrives
-first wins; the engine ends the others before the peer takes any of them for a connection.
+- the initiating agent makes the connection, or
+- the peer whose highest candidate address is the lower one: "highest numbered IP address becomes the server"
+  (draft-perkins-quic-p2p-mux §3.4), or
+- both send Initials, and the connection whose client has the greater `PeerId` survives.
+
+ICE's roles are another matter: the initiating agent controls, whoever makes the connection.
+
+Every handshake names the session it belongs to (`Session.tag`), so that of all that a peer does at once nothing is
+taken for something else. What belongs to a session and is not its connection is closed before anybody sees it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
 
-from quice import _native
 from quice.connection import Connection
-from quice.errors import ConnectTimeoutError, HandshakeError, PeerClosedError, ProtocolError
-from quice.ice import CandidateKind, CandidatePair
+from quice.errors import ConnectTimeoutError
+from quice.ice import CandidatePair
+from quice.identity import PeerId
+from quice.race import Attempt, Race
+from quice.signal.messages import Answer, Establish, Offer
+from quice.wire import Address
 
-_EARLY = 4
-"""Attempts on pairs that nothing is known of: one of each kind is enough, and a peer can make us send no more than
-the packets of so many handshakes to addresses that it names."""
-_ATTEMPTS = 10
-"""Attempts in all, those on pairs that work included."""
-_PACE = 0.005
-"""Seconds between two attempts (RFC 8445 §14.2 allows no less between two checks): of pairs that are equally fast, the
-one with the higher priority wins."""
-_GRACE = 0.03
-"""Seconds that an attempt already on its way has, once a check has found that its pair works, before another is made:
-its first packet may have come too early for the peer's NAT, and be repeated late."""
-
-Kind = tuple[CandidateKind, CandidateKind, bool]
+_SURPLUS = 0x72
 
 
-class Race:
-    """The attempts of one session. The first to be established is `winner`."""
+def refuse(connection: Connection) -> None:
+    """Close a connection that a session does not take for its own."""
+    connection.close(_SURPLUS, "another connection is the one of this session")
 
-    def __init__(self, attempt: Callable[[CandidatePair], Connection]) -> None:
-        """`attempt` begins a handshake on a pair."""
-        self._attempt = attempt
-        self._loop = asyncio.get_running_loop()
-        self._attempts: list[tuple[Connection, CandidatePair]] = []
-        self._tried: dict[Kind, CandidatePair] = {}
-        self._timers: list[asyncio.TimerHandle] = []
-        self._next_slot = self._loop.time()
-        self.winner: asyncio.Future[tuple[Connection, CandidatePair]] = self._loop.create_future()
+
+@dataclass(frozen=True)
+class Introduction:
+    """What both peers know before either sends a packet to the other."""
+
+    offer: Offer
+    answer: Answer
+    initiates: bool
+    us: PeerId
+    peer: PeerId
+
+
+class Part(Protocol):
+    """What one side does for the connection."""
 
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
-        """There are new pairs, the best first: try the best of each kind."""
-        for pair in pairs:
-            kind = pair.local.kind, pair.remote.kind, ":" in pair.remote.address.host
-            if kind not in self._tried and len(self._tried) < _EARLY:
-                self._tried[kind] = pair
-                self._begin_soon(pair)
+        """There may be new pairs; these are all, the best first."""
 
     def on_valid(self, pair: CandidatePair) -> None:
-        """A check of this pair was answered."""
-        if any(tried is pair for _, tried in self._attempts):
-            self._timers.append(self._loop.call_later(_GRACE, self._begin_soon, pair))
-        else:
-            self._begin_soon(pair)
+        """A check of the pair was answered."""
 
-    def on_selected(self, pair: CandidatePair) -> None:
-        """The agents agree on a pair. By then it has its attempt."""
+    def on_handshake(self, connection: Connection) -> None:
+        """The peer has made a connection that belongs to this session."""
 
-    def on_failed(self, error: Exception) -> None:
-        """No pair works."""
-        if not self.winner.done():
-            self.winner.set_exception(error)
-
-    def close(self) -> None:
-        """End all attempts but the one that has won."""
-        for timer in self._timers:
-            timer.cancel()
-        won = self.winner.result()[0] if self._is_won else None
-        for connection, _ in self._attempts:
-            if connection is not won:
-                connection.close()
-        if not self.winner.done():
-            self.winner.cancel()
-
-    @property
-    def _is_won(self) -> bool:
-        return self.winner.done() and not self.winner.cancelled() and self.winner.exception() is None
-
-    def _begin_soon(self, pair: CandidatePair) -> None:
-        now = self._loop.time()
-        when = max(now, self._next_slot)
-        self._next_slot = when + _PACE
-        if when == now:
-            self._begin(pair)
-        else:
-            self._timers.append(self._loop.call_at(when, self._begin, pair))
-
-    def _begin(self, pair: CandidatePair) -> None:
-        if self.winner.done() or len(self._attempts) >= _ATTEMPTS:
-            return
-        try:
-            connection = self._attempt(pair)
-        except (_native.RaceWon, HandshakeError):
-            # Too late, or an address that nothing can be sent to.
-            return
-        self._attempts.append((connection, pair))
-        connection._established.add_done_callback(lambda established: self._on_end(connection, pair, established))
-
-    def _on_end(self, connection: Connection, pair: CandidatePair, established: asyncio.Future[None]) -> None:
-        if self.winner.done() or established.cancelled():
-            return
-        error = established.exception()
-        if error is None:
-            self.winner.set_result((connection, pair))
-        elif pair.is_valid and isinstance(error, PeerClosedError | ProtocolError):
-            # Checks have shown that it is the peer who is there, and whose answer this was.
-            self.winner.set_exception(error)
+    def close(self, chosen: Connection | None) -> None:
+        """It is decided: end what else was begun."""
 
 
-class Response:
-    """Waits for the connection that the peer makes after its offer."""
+class Meeting:
+    """One session's way to its connection: it observes the session's pairs and gets the peer's handshakes."""
 
-    def __init__(self, patience: float) -> None:
-        """`patience`: seconds that a handshake may take once the peer has chosen a pair."""
+    def __init__(
+        self,
+        us: PeerId,
+        peer: PeerId,
+        initiates: bool,
+        attempt: Attempt,
+        learn: Callable[[Address], None],
+        patience: float,
+    ) -> None:
+        """`attempt` begins a handshake on a pair, `learn` takes in an address of the peer's that a handshake came from.
+        patience: seconds that the handshake may take once the agents have chosen a pair."""
+        self.us = us
+        self.peer = peer
+        self.attempt = attempt
+        self.learn = learn
+        self._initiates = initiates
         self._patience = patience
         self._loop = asyncio.get_running_loop()
         self.began = self._loop.time()
-        """When the offer came, on the loop's clock."""
-        self._deadline: asyncio.TimerHandle | None = None
+        """On the loop's clock."""
         self.connected: asyncio.Future[Connection] = self._loop.create_future()
+        self.pair: CandidatePair | None = None
+        """What the connection was made on, if this side made it."""
+        self._part: Part | None = None
+        self._early: list[Connection] = []
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def begin(self, offer: Offer, answer: Answer) -> None:
+        """Both sides have described themselves."""
+        introduction = Introduction(offer, answer, self._initiates, self.us, self.peer)
+        self._part = PARTS[offer.establish](introduction)(self)
+        early, self._early = self._early, []
+        for connection in early:
+            self.on_handshake(connection)
+
+    def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
+        """See `quice.session.Observer`."""
+        if self._part is not None and not self.connected.done():
+            self._part.on_pairs(pairs)
+
+    def on_valid(self, pair: CandidatePair) -> None:
+        """See `quice.session.Observer`."""
+        if self._part is not None and not self.connected.done():
+            self._part.on_valid(pair)
+
+    def on_selected(self, pair: CandidatePair) -> None:
+        """The agents have chosen: the handshake follows at once, or never."""
+        if self._deadline is None and not self.connected.done():
+            error = ConnectTimeoutError(self._patience, "no handshake followed")
+            self._deadline = self._loop.call_later(self._patience, self.on_failed, error)
+
+    def on_failed(self, error: Exception) -> None:
+        """There will be no connection."""
+        if not self.connected.done():
+            self.connected.set_exception(error)
+
+    def on_handshake(self, connection: Connection) -> None:
+        """A connection was made to us that names this session."""
+        if self.connected.done() or connection._peer != self.peer:
+            refuse(connection)
+        elif self._part is None:
+            # It has overtaken the answer.
+            self._early.append(connection)
+        else:
+            self._part.on_handshake(connection)
+
+    def take(self, connection: Connection, pair: CandidatePair | None = None) -> None:
+        """This is the session's connection. `pair`: what this side made it on."""
+        if self.connected.done():
+            refuse(connection)
+            return
+        self.pair = pair
+        self.connected.set_result(connection)
+        self._conclude(connection)
+
+    def close(self) -> None:
+        """It is over: nobody waits for a connection any more, and one that is there is for nobody."""
+        if not self.connected.done():
+            self.connected.cancel()
+        elif not self.connected.cancelled() and self.connected.exception() is None:
+            self.connected.result().close()
+        self._conclude(None)
+
+    def _conclude(self, chosen: Connection | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._part is not None:
+            self._part.close(chosen)
+        for connection in self._early:
+            refuse(connection)
+
+
+class Client:
+    """Makes the connection, and takes none of the peer's."""
+
+    def __init__(self, meeting: Meeting) -> None:
+        self._meeting = meeting
+        self._race = Race(meeting.attempt, meeting.take, meeting.on_failed)
+        self.on_pairs = self._race.on_pairs
+        self.on_valid = self._race.on_valid
+        self.close = self._race.close
+
+    def on_handshake(self, connection: Connection) -> None:
+        """The peer's does not count, but shows where it can be reached."""
+        remotes = [path.remote for path in connection.paths[:1]]
+        refuse(connection)
+        for remote in remotes:
+            self._race.hear(remote)
+            self._meeting.learn(remote)
+
+
+class Server:
+    """Waits for the connection that the peer makes."""
+
+    def __init__(self, meeting: Meeting) -> None:
+        self._meeting = meeting
 
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
         """The peer makes the connection: there is nothing to try here."""
@@ -132,19 +190,62 @@ class Response:
     def on_valid(self, pair: CandidatePair) -> None:
         """Likewise."""
 
-    def on_selected(self, pair: CandidatePair) -> None:
-        """The peer has chosen: its handshake follows at once, or never."""
-        if self._deadline is None:
-            error = ConnectTimeoutError(self._patience, "no handshake followed")
-            self._deadline = self._loop.call_later(self._patience, self.on_failed, error)
+    def on_handshake(self, connection: Connection) -> None:
+        """This is it."""
+        self._meeting.take(connection)
 
-    def on_failed(self, error: Exception) -> None:
-        """No pair works."""
-        if not self.connected.done():
-            self.connected.set_exception(error)
+    def close(self, chosen: Connection | None) -> None:
+        """Nothing else was begun."""
 
-    def close(self) -> None:
-        """Stop waiting."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self.connected.cancel()
+
+class Opener(Server):
+    """Waits for the peer's connection, and sends Initials of its own, which open NATs and show where it is: whatever
+    becomes of them does not count."""
+
+    def __init__(self, meeting: Meeting) -> None:
+        super().__init__(meeting)
+        self._race = Race(meeting.attempt, lambda connection, pair: None, lambda error: None)
+
+    def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
+        self._race.on_pairs(pairs)
+
+    def on_valid(self, pair: CandidatePair) -> None:
+        self._race.on_valid(pair)
+
+    def close(self, chosen: Connection | None) -> None:
+        self._race.close()
+
+
+NewPart = Callable[[Meeting], Part]
+
+
+def by_initiation(introduction: Introduction) -> NewPart:
+    """The initiating agent is the client."""
+    return Client if introduction.initiates else Server
+
+
+def by_address(introduction: Introduction) -> NewPart:
+    """The peer with the highest address in its offer or answer is the server; if they are equal, the responding one.
+
+    Those of the selected pair would do as well, if both sides knew at every moment which pair that is: while packets
+    get lost they do not, and both, or none, would make the connection. The offer and the answer both know.
+    """
+    initiating_is_server = _highest(introduction.offer) > _highest(introduction.answer)
+    return Server if introduction.initiates is initiating_is_server else Client
+
+
+def by_key(introduction: Introduction) -> NewPart:
+    """Both open; the connection of the greater PeerId counts."""
+    return Client if introduction.us.key > introduction.peer.key else Opener
+
+
+PARTS: dict[Establish, Callable[[Introduction], NewPart]] = {
+    Establish.INITIATOR: by_initiation,
+    Establish.HIGHEST_ADDRESS: by_address,
+    Establish.SIMULTANEOUS: by_key,
+}
+
+
+def _highest(description: Offer | Answer) -> tuple[int, int, int]:
+    addresses = [candidate.address for candidate in description.candidates]
+    return max(((each.ip.version, int(each.ip), each.port) for each in addresses), default=(0, 0, 0))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from quice.connection import Connection
 from quice.discovery import Discovery
 from quice.driver import Driver
 from quice.errors import NoPathError, RefusedError, SignallingError
 from quice.ice import Agent, Candidate, CandidatePair, Failed, PairValid, Report, Role, Selected
+from quice.ice.candidate import CandidateKind, foundation, priority
 from quice.ice.events import Event
 from quice.machine import this_machine
 from quice.signal.interface import Signalling
@@ -20,13 +23,14 @@ from quice.signal.messages import (
     Bye,
     CandidateFound,
     EndOfCandidates,
+    Establish,
     Message,
     Offer,
     Refuse,
     SignalDecodeError,
     public,
 )
-from quice.wire import Address, Transmit
+from quice.wire import Address, Transmit, random_bytes
 
 
 class Observer(Protocol):
@@ -45,26 +49,48 @@ class Observer(Protocol):
         """No pair will work: `NoPathError`, `RefusedError` or a `SignallingError`."""
 
 
+# What an attempt's first destination connection id is made of: the session's tag, and what makes it unique. Others make
+# them of 8, 16 or 20 bytes.
+_TAG = 8
+_UNIQUE = 9
+# RFC 8445 §7.1.1 has checks tell the priority; QUIC tells none, so it is the lowest of its kind.
+_REVEALED_PRIORITY = priority(CandidateKind.PEER_REFLEXIVE, 0)
+
+
+def tag_of(initial_id: bytes | None) -> bytes | None:
+    """The tag of the session that a handshake says it belongs to; None if it does not say so."""
+    return initial_id[:_TAG] if initial_id is not None and len(initial_id) == _TAG + _UNIQUE else None
+
+
 class Session:
     """The life of one offer, on either side. The endpoint feeds it datagrams by `receive`."""
 
     def __init__(
         self,
-        role: Role,
         discovery: Discovery,
         send: Callable[[Transmit], None],
         signalling: Signalling,
         observer: Observer,
+        introduce: Callable[[Offer, Answer], None],
+        offer: Offer | None = None,
     ) -> None:
+        """`introduce` is told what both sides have said of themselves, before `observer` is told of any pair.
+        offer: the peer's, if it is the peer who initiates."""
         self._loop = asyncio.get_running_loop()
         self._discovery = discovery
         self._signalling = signalling
         self._observer = observer
-        self._initiates = role is Role.CONTROLLING
-        self._agent = Agent(role, this_machine().random, self._loop.time(), pacer=discovery.pacer)
+        self._introduce = introduce
+        self._initiates = offer is None
+        role = Role.CONTROLLING if self._initiates else Role.CONTROLLED
+        self._agent = Agent(
+            role, this_machine().random, self._loop.time(), lite=discovery.exposure.lite, pacer=discovery.pacer
+        )
         self._driver = Driver(self._agent, send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._offer = offer
+        self._is_introduced = False
         self._failed = False
         self._entrusted = False
 
@@ -77,11 +103,21 @@ class Session:
         """What is known so far."""
         return self._agent.report
 
-    async def initiate(self, alpn: str) -> None:
+    @property
+    def tag(self) -> bytes:
+        """What names the session to both sides."""
+        initiating = self._offer or self._agent.credentials
+        return hashlib.sha256(f"{initiating.ufrag}:{initiating.pwd}".encode()).digest()[:_TAG]
+
+    def new_initial_id(self) -> bytes:
+        """What an attempt of this session begins with."""
+        return self.tag + random_bytes(this_machine().random, _UNIQUE)
+
+    async def initiate(self, alpn: str, establish: Establish) -> None:
         """Offer, and begin to exchange and to check. Raises `SignallingError`."""
         candidates = self._take_candidates()
         agent, pwd = self._agent, self._agent.credentials.pwd
-        offer = Offer(
+        self._offer = Offer(
             version=VERSION,
             ufrag=self._ufrag,
             pwd=pwd,
@@ -90,12 +126,15 @@ class Session:
             lite=agent.lite,
             pacing=round(agent.proposed_ta * 1000),
             renomination=True,
+            establish=establish,
         )
-        await self._signalling.send(offer)
+        await self._signalling.send(self._offer)
         self._start_exchange()
 
-    async def respond(self, offer: Offer) -> None:
-        """Answer an offer, and begin to exchange and to check. Raises `SignallingError`."""
+    async def respond(self) -> None:
+        """Answer the offer, and begin to exchange and to check. Raises `SignallingError`."""
+        offer = self._offer
+        assert offer is not None
         candidates = self._take_candidates()
         agent, pwd = self._agent, self._agent.credentials.pwd
         answer = Answer(
@@ -108,6 +147,7 @@ class Session:
         )
         # The answer first: the peer's checks and handshake wait for it.
         await self._signalling.send(answer)
+        self._introduce(offer, answer)
         self._take_credentials(offer)
         self._start_exchange()
 
@@ -127,6 +167,28 @@ class Session:
     def observe(self, observer: Observer) -> None:
         """Tell another observer from now on."""
         self._observer = observer
+
+    def pair_of(self, connection: Connection) -> CandidatePair | None:
+        """The pair that a connection is on which the peer has made."""
+        for path in connection.paths[:1]:
+            for pair in self.pairs:
+                if pair.remote.address == path.remote and path.local in (None, pair.base):
+                    return pair
+        return None
+
+    def learn(self, remote: Address) -> None:
+        """QUIC has come from this address of the peer's: if nobody has named it, it is a peer-reflexive candidate."""
+        name = foundation(CandidateKind.PEER_REFLEXIVE, str(remote))
+        candidate = Candidate(
+            kind=CandidateKind.PEER_REFLEXIVE, address=remote.without_zone, priority=_REVEALED_PRIORITY, foundation=name
+        )
+        self._agent.add_remote_candidate(candidate, self._loop.time())
+        self._step()
+
+    @property
+    def selected(self) -> CandidatePair | None:
+        """The pair that both agents agree on."""
+        return self._agent.selected
 
     def use(self, pair: CandidatePair) -> None:
         """QUIC is established on this pair: nominate it."""
@@ -203,7 +265,7 @@ class Session:
             message = await self._signalling.receive()
             match message:
                 case Answer() if self._initiates:
-                    self._take_credentials(message)
+                    self._take_answer(message)
                 case CandidateFound():
                     self._agent.add_remote_candidate(message.candidate, self._loop.time(), message.ufrag)
                     self._step()
@@ -213,6 +275,12 @@ class Session:
                     raise RefusedError(message.reason.value, message.text)
                 case Bye() | Offer() | Answer():
                     pass
+
+    def _take_answer(self, answer: Answer) -> None:
+        if not self._is_introduced and self._offer is not None:
+            self._is_introduced = True
+            self._introduce(self._offer, answer)
+        self._take_credentials(answer)
 
     def _take_credentials(self, message: Offer | Answer) -> None:
         now = self._loop.time()

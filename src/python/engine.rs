@@ -1,9 +1,10 @@
 //! `quice._native.Engine`: an endpoint's QUIC, on sockets or in memory.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use noq_proto::FourTuple;
+use noq_proto::{ConnectionId, FourTuple};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -19,6 +20,9 @@ use crate::engine::{Attempt, ConnectError, Engine};
 use crate::guardian;
 use crate::seeded::Seeded;
 use crate::tls::Credentials;
+
+/// RFC 9000 §7.2, §17.2: how long the destination connection id of a first packet may be.
+const INITIAL_ID: RangeInclusive<usize> = 8..=20;
 
 #[pyclass(frozen, name = "Engine", module = "quice._native")]
 pub struct PyEngine {
@@ -117,7 +121,8 @@ impl PyEngine {
     }
 
     /// Start a connection; the handshake goes out with the next pump.
-    #[pyo3(signature = (remote, alpn, *, peer=None, name="", local=None, race=None))]
+    #[pyo3(signature = (remote, alpn, *, peer=None, name="", local=None, race=None, initial_id=None))]
+    #[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn connect(
         &self,
         remote: HostPort,
@@ -126,7 +131,13 @@ impl PyEngine {
         name: &str,
         local: Option<&str>,
         race: Option<u64>,
+        initial_id: Option<Vec<u8>>,
     ) -> PyResult<PyConnection> {
+        if let Some(id) = &initial_id
+            && !INITIAL_ID.contains(&id.len())
+        {
+            return Err(PyValueError::new_err("initial_id has 8 to 20 bytes"));
+        }
         let attempt = Attempt {
             remote: parse(&remote)?,
             local: local.map(host_ip).transpose()?,
@@ -134,6 +145,7 @@ impl PyEngine {
             name,
             alpn,
             race,
+            initial_id: initial_id.map(|id| ConnectionId::new(&id)),
         };
         let mut state = self.driver.lock();
         let now = state.now();

@@ -58,6 +58,7 @@ pub enum Event {
     Connected {
         connection: u64,
         accepted: bool,
+        initial_id: Option<Vec<u8>>,
         peer: Option<Vec<u8>>,
         alpn: Vec<u8>,
     },
@@ -133,13 +134,13 @@ impl Event {
         match event {
             E::Connected => {
                 let found = engine.connection(id);
-                let (accepted, peer, alpn) = found.map_or((false, None, None), |connection| {
-                    let accepted = connection.quic.side().is_server();
-                    (accepted, connection.peer(), connection.alpn())
+                let (initial_id, peer, alpn) = found.map_or((None, None, None), |connection| {
+                    (connection.initial_id, connection.peer(), connection.alpn())
                 });
                 Self::Connected {
                     connection: id,
-                    accepted,
+                    accepted: initial_id.is_some(),
+                    initial_id: initial_id.map(|id| id.to_vec()),
                     peer: peer.map(Vec::from),
                     alpn: alpn.unwrap_or_default(),
                 }

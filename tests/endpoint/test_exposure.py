@@ -77,3 +77,14 @@ async def test_an_external_address_may_be_a_text() -> None:
 async def test_an_external_address_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="example"):
         await Endpoint.bind(external_addresses=["example.com"])
+
+
+async def test_rfc8445_5_1_1_a_lite_endpoint_tells_host_candidates_alone_and_those_that_others_reach() -> None:
+    async with Endpoint.bind(
+        host="127.0.0.1", external_addresses=[ExternalAddress(EXTERNAL, local="127.0.0.1")], lite=True
+    ) as endpoint:
+        assert [(candidate.kind, candidate.address) for candidate in await told(endpoint)] == [
+            (CandidateKind.HOST, Address(EXTERNAL, endpoint.port))
+        ]
+    async with Endpoint.bind(host="127.0.0.1", lite=True) as endpoint:
+        assert [candidate.address for candidate in await told(endpoint)] == [Address("127.0.0.1", endpoint.port)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from dataclasses import replace
 
 import pytest
 
+from quice.signal.messages import Establish
 from quice.sim.kinds import Nat
 from scenarios.__main__ import attempts
 from scenarios.matrix import PAIRS, Row, picture, plans, table
@@ -13,6 +16,7 @@ from scenarios.random_session import draw
 
 SESSIONS = 1000
 FIRST = 1_000_000
+CROSSING = 360
 
 
 @pytest.mark.slow
@@ -28,6 +32,18 @@ def test_a_thousand_random_sessions_hold_what_they_must() -> None:
     assert not broken, "\n".join(broken)
     # They are no good if hardly any of them connects, or all do.
     assert 0.5 < sum(result.connect_seconds is not None for result in results) / SESSIONS < 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("establish", [each for each in Establish if each is not Establish.UNKNOWN])
+def test_handshakes_that_cross_in_any_order_leave_one_connection(establish: Establish) -> None:
+    seeds = range(2 * FIRST, 2 * FIRST + CROSSING)
+    lost = itertools.cycle(itertools.product(range(6), repeat=2))
+    crossing = [replace(draw(seed), establish=establish, silenced=next(lost)) for seed in seeds]
+    results = list(attempts(crossing, os.cpu_count() or 1))
+    assert not [result for result in results if result.broken]
+    assert sum(result.connect_seconds is not None for result in results) > CROSSING / 2
 
 
 @pytest.mark.slow

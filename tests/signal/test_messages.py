@@ -17,6 +17,7 @@ from quice.signal.messages import (
     Bye,
     CandidateFound,
     EndOfCandidates,
+    Establish,
     Message,
     Offer,
     Refuse,
@@ -258,3 +259,17 @@ def test_a_pace_that_would_stop_all_checks_or_flood_is_not_allowed(pacing: int) 
 def test_a_generation_is_named_by_a_ufrag(message: Message, ufrag: str) -> None:
     with pytest.raises(SignalDecodeError, match="ufrag"):
         decode(changed(message, ufrag=ufrag))
+
+
+def test_an_offer_that_says_nothing_of_it_is_established_by_the_initiator() -> None:
+    offer = decode(encode(Offer(version=1, ufrag="abcd", pwd="p" * 22, alpn="a")))
+    assert isinstance(offer, Offer)
+    assert offer.establish is Establish.INITIATOR
+
+
+def test_a_way_of_establishing_that_is_not_known_yet_is_read_as_such() -> None:
+    data = encode(Offer(version=1, ufrag="abcd", pwd="p" * 22, alpn="a", establish=Establish.SIMULTANEOUS))
+    for name in (b"simultaneouz", b"SIMULTANEOUS"):
+        offer = decode(data.replace(b"simultaneous", name))
+        assert isinstance(offer, Offer)
+        assert offer.establish is Establish.UNKNOWN

@@ -40,6 +40,21 @@ class RefuseReason(str, enum.Enum):
     ALPN = "alpn"
     BUSY = "busy"
     DECLINED = "declined"
+    ESTABLISH = "establish"
+
+
+class Establish(str, enum.Enum):
+    """Which side makes the QUIC connection, as its client (draft-perkins-quic-p2p-mux §3.4; see `quice.meeting`)."""
+
+    INITIATOR = "initiator"
+    HIGHEST_ADDRESS = "highest-address"
+    SIMULTANEOUS = "simultaneous"
+    UNKNOWN = "unknown"
+    """Something else, of a later version: to be refused."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Establish:
+        return cls.UNKNOWN
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -47,11 +62,12 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 
 class Offer(_Message, frozen=True, kw_only=True, tag="offer"):
-    """The initiating agent opens the session: it will control, and be the QUIC client.
+    """The initiating agent opens the session: it will control.
 
     `candidates` are those known already; more follow as `CandidateFound`, until `EndOfCandidates`. `lite`: the sender
     answers checks and makes none. `pacing`: the milliseconds between two checks that it proposes (RFC 8445 §14.2);
-    who says nothing wants 50. `renomination`: it takes a later nomination for a change of mind.
+    who says nothing wants 50. `renomination`: it takes a later nomination for a change of mind. `establish`: who is the
+    QUIC client.
     """
 
     version: int
@@ -62,6 +78,7 @@ class Offer(_Message, frozen=True, kw_only=True, tag="offer"):
     lite: bool = False
     pacing: int = UNSPOKEN_PACING
     renomination: bool = False
+    establish: Establish = Establish.INITIATOR
 
 
 class Answer(_Message, frozen=True, kw_only=True, tag="answer"):
