@@ -23,6 +23,8 @@ from quice.wire import Address
 
 _TICK = 0.5
 """Seconds between two looks at what has come."""
+_IDLE_TICK = 8.0
+"""The same, after a while in which nothing was sent and nothing came: each time twice as long, and at most this."""
 _SUSPICION = 1.5
 """Seconds without any answer to what was sent, after which another way is tried: a congested link can be as slow."""
 _TRIAL = 5.0
@@ -83,6 +85,7 @@ class PathKeeper:
         self._hearing = _Hearing.HEARD
         self._since = 0.0
         self._sent = self._received = 0
+        self._pause = _TICK
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, self._tick)
 
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
@@ -157,16 +160,20 @@ class PathKeeper:
     def _tick(self) -> None:
         self._timer = None
         try:
-            self._listen()
+            idle = not self._listen()
         except _native.ConnectionGone:
             return
-        self._timer = self._loop.call_later(_TICK, self._tick)
-        self._keep()
+        settled = len(self._paths) == 1 and self._trial is None and self._path_of(self.selected) is not None
+        self._pause = min(2 * self._pause, _IDLE_TICK) if idle and settled else _TICK
+        self._timer = self._loop.call_later(self._pause, self._tick)
+        if not settled:
+            self._keep()
 
-    def _listen(self) -> None:
-        """Look whether the peer answers, and try another pair if not."""
+    def _listen(self) -> bool:
+        """Look whether the peer answers, and try another pair if not. Returns whether anything happens."""
         stats, now = self._native.stats(), self._loop.time()
         sent, received = stats["sent_datagrams"], stats["received_datagrams"]
+        active = (sent, received) != (self._sent, self._received) or self._hearing is _Hearing.WAITING
         if received != self._received:
             self._hearing = _Hearing.HEARD
         elif sent != self._sent and self._hearing is _Hearing.HEARD:
@@ -177,6 +184,7 @@ class PathKeeper:
             self._trial = None
             if self._hearing is _Hearing.WAITING and now >= self._since + _SUSPICION:
                 self._try_another(now)
+        return active
 
     def _ask(self) -> None:
         """Have the peer answer: what was sent last may have been an acknowledgement, which is not answered."""
