@@ -25,6 +25,11 @@ def test_a_day_of_sleep_takes_no_time(loop: SimLoop) -> None:
     assert time.perf_counter() - started < 1
 
 
+def test_a_timer_of_a_century_fires(loop: SimLoop) -> None:
+    loop.run_until_complete(asyncio.sleep(3.2e9))
+    assert loop.time() == 3.2e9
+
+
 def test_timers_fire_at_their_exact_times_and_equal_ones_in_the_order_of_their_setting(loop: SimLoop) -> None:
     seen: list[tuple[float, str]] = []
     # Floating point: 0.1 + 0.2 is not 0.3.
