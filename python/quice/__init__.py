@@ -1,14 +1,39 @@
 """Direct QUIC connections between two programs, wherever they are."""
 
-from quice.checks import Checks
-from quice.config import TransportConfig
-from quice.connection import Connection, ConnectionStats, Path, PathKind
-from quice.endpoint import Endpoint
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from quice.errors import Error
-from quice.ice import Candidate, CandidateKind, ExternalAddress
-from quice.identity import Identity, PeerId
-from quice.stream import Stream
 from quice.wire import Address
+
+if TYPE_CHECKING:
+    from quice.checks import Checks
+    from quice.config import TransportConfig
+    from quice.connection import Connection, ConnectionStats, Path, PathKind
+    from quice.endpoint import Endpoint
+    from quice.ice import Candidate, CandidateKind, ExternalAddress
+    from quice.identity import Identity, PeerId
+    from quice.stream import Stream
+
+# Where each name is. It is imported when it is asked for: pytest loads `quice.sim.pytest_plugin`, and so this package,
+# in every project where it is installed.
+_MODULES = {
+    "Candidate": "ice",
+    "CandidateKind": "ice",
+    "Checks": "checks",
+    "Connection": "connection",
+    "ConnectionStats": "connection",
+    "Endpoint": "endpoint",
+    "ExternalAddress": "ice",
+    "Identity": "identity",
+    "Path": "connection",
+    "PathKind": "connection",
+    "PeerId": "identity",
+    "Stream": "stream",
+    "TransportConfig": "config",
+}
 
 __all__ = [
     "Address",
@@ -27,3 +52,13 @@ __all__ = [
     "Stream",
     "TransportConfig",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

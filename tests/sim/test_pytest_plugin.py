@@ -7,8 +7,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
+
+import quice
+import quice.sim
 
 pytest_plugins = ["pytester"]
 
@@ -226,13 +230,23 @@ def test_nats_makes_one_test_of_each_pair(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*::test_some?port_restricted-symmetric? PASSED*"])
 
 
-def test_the_plugin_imports_no_simulator_until_a_test_needs_it() -> None:
+def test_the_plugin_is_loaded_everywhere_and_imports_next_to_nothing() -> None:
     code = "import sys, quice.sim.pytest_plugin; print(*sorted(m for m in sys.modules if m.startswith('quice')))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "quice.sim.simulation" not in found.stdout.split()
+    assert found.stdout.split() == ["quice", "quice.errors", "quice.sim", "quice.sim.pytest_plugin", "quice.wire"]
+
+
+@pytest.mark.parametrize("package", [quice, quice.sim])
+def test_names_that_are_imported_when_asked_for_are_all_there(package: ModuleType) -> None:
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert name in dir(package)
+    assert set(package._MODULES) <= set(package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
 
 
 def test_quice_imports_no_pytest() -> None:
-    code = "import sys, quice, quice.sim.simulation; print('pytest' in sys.modules)"
+    code = "import sys, quice.endpoint, quice.sim.simulation; print('pytest' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

@@ -76,7 +76,7 @@ async def test_an_hour_of_two_idle_peers_is_few_events(simulation: Simulation, r
     await asyncio.sleep(3500)
     turns = simulation.loop.turns - before
     # Consent checks every 5 s (RFC 7675 §5.1) and pings of the path every 10 s, each way and answered; every 20 s pings
-    # on both WebSockets, by either side, and a question to the STUN server: 2 packets a second, and as many timers.
+    # on both WebSockets, by either side, and a question to the STUN server: 2 packets a second in all.
     assert sum(sent.values()) < 9_000, sent
     assert turns < 30_000
     assert not connection.is_closed

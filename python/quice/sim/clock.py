@@ -37,6 +37,7 @@ _visited: ContextVar[tuple[SimMachine, ...]] = ContextVar("_visited")
 _COLLECT_EVERY = 20_000
 """Turns of the loop between two collections of garbage: at the same points of every run, since what is collected may
 close streams and connections."""
+_RESOLUTION = 1e-9
 _ENDING = 600.0
 """Simulated seconds in which programs that are cancelled must have ended."""
 
@@ -104,6 +105,8 @@ class _Clock:
             raise loop._stuck("everything waits and nothing is scheduled")
         if timeout > 0:
             loop._now = loop._scheduled[0].when()
+            # What the loop adds to the time to see who is due: it must make a difference in floating point.
+            loop._clock_resolution = max(_RESOLUTION, math.ulp(loop._now))
             if loop._now > loop.deadline:
                 raise loop._stuck("the program has not come to its end")
         loop.turns += 1
@@ -117,6 +120,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     _ready: Any
     _scheduled: list[_Timer]
+    _clock_resolution: float
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,6 +155,10 @@ class SimLoop(asyncio.BaseEventLoop):
         heapq.heappush(self._scheduled, timer)
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
+
+    def run_soon(self, timers: Iterable[asyncio.TimerHandle]) -> None:
+        """Run timers that are due in the next turn, unless they are cancelled."""
+        self._ready.extend(timers)
 
     def run_in_executor(
         self, executor: object, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]

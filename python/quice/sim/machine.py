@@ -36,7 +36,7 @@ class SimMachine:
         self.tcp = Tcp(loop, self)
         self._loop = loop
         self._names = names
-        self._deferred: list[asyncio.Handle] = []
+        self._deferred: list[asyncio.TimerHandle] = []
 
     @contextlib.contextmanager
     def active(self) -> Iterator[SimMachine]:
@@ -73,16 +73,14 @@ class SimMachine:
         """Whether timers are to be deferred."""
         return self.host.asleep
 
-    def defer(self, handle: asyncio.Handle) -> None:
+    def defer(self, timer: asyncio.TimerHandle) -> None:
         """Keep a timer that came due while the machine sleeps."""
-        self._deferred.append(handle)
+        self._deferred.append(timer)
 
     def resume(self) -> None:
         """The host has woken: what was due meanwhile is due now."""
         deferred, self._deferred = self._deferred, []
-        for handle in deferred:
-            if not handle.cancelled():
-                self._loop.call_soon(handle._run, context=handle._context)  # type: ignore[attr-defined]
+        self._loop.run_soon(deferred)
 
     def start(self, program: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """See `Host.start`."""
