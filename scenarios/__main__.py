@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios import checks
+from scenarios import checks, establish
 from scenarios.matrix import Row, picture, plans, table
 from scenarios.random_session import Plan, draw, run
 
@@ -109,6 +109,21 @@ def run_report(runs: int, loss: float, workers: int, svg: Path | None) -> int:
     return 1 if broken else 0
 
 
+def run_establish(runs: int, workers: int) -> int:
+    """Compare the ways of establishing, and print the table; returns the exit status."""
+    wanted = {(name, loss): plans for loss in (0.0, 0.05, 0.2) for name, plans in establish.plans(runs, loss).items()}
+    results = iter(list(attempts((plan for plans in wanted.values() for plan in plans), workers)))
+    rows: dict[tuple[str, float], Row] = {}
+    broken = 0
+    for key, sessions in wanted.items():
+        ours = [next(results) for _ in sessions]
+        broken += sum(bool(result.broken) and not (key[1] and _UNREACHED in result.broken) for result in ours)
+        times = [result.connect_seconds for result in ours if result.connect_seconds is not None]
+        rows[key] = establish.row(sessions, times)
+    print(establish.table(rows))
+    return 1 if broken else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scenarios", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -127,10 +142,15 @@ def main() -> int:
     compared = commands.add_parser("checks", help="checks by STUN and by QUIC beside each other")
     compared.add_argument("--runs", type=int, default=25, metavar="N", help="of each")
     compared.add_argument("--loss", type=float, default=0.0, metavar="PERCENT", help="at each site, each way")
+    ways = commands.add_parser("establish", help="every way of establishing the connection")
+    ways.add_argument("--runs", type=int, default=200, metavar="N", help="sessions of each way and loss")
+    ways.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if options.command == "checks":
         print(checks.table(options.runs, options.loss / 100))
         return 0
+    if options.command == "establish":
+        return run_establish(options.runs, options.workers)
     if options.command == "report":
         return run_report(options.runs, options.loss / 100, options.workers, options.svg)
     if options.seed is not None:

@@ -255,7 +255,7 @@ class Endpoint:
             session.learn(remote)
 
         meeting = Meeting(self.peer, peer, offer is None, attempt, learn, _HANDSHAKE_TIMEOUT)
-        session = Session(self._discovery, self.send, signalling, meeting, meeting.begin, offer)
+        session = Session(self._discovery, self.send, signalling, meeting, offer)
         self._sessions.append(session)
         self._meetings[session.tag] = meeting
         return meeting, session

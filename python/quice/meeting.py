@@ -54,6 +54,9 @@ class Part(Protocol):
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
         """There may be new pairs; these are all, the best first."""
 
+    def on_heard(self, remote: Address) -> None:
+        """Something has come from this address of the peer's."""
+
     def on_valid(self, pair: CandidatePair) -> None:
         """A check of the pair was answered."""
 
@@ -106,6 +109,11 @@ class Meeting:
         """See `quice.session.Observer`."""
         if self._part is not None and not self.connected.done():
             self._part.on_pairs(pairs)
+
+    def on_heard(self, source: Address) -> None:
+        """See `quice.session.Introduced`."""
+        if self._part is not None and not self.connected.done():
+            self._part.on_heard(source)
 
     def on_valid(self, pair: CandidatePair) -> None:
         """See `quice.session.Observer`."""
@@ -166,6 +174,7 @@ class Client:
         self._meeting = meeting
         self._race = Race(meeting.attempt, meeting.take, meeting.on_failed)
         self.on_pairs = self._race.on_pairs
+        self.on_heard = self._race.on_heard
         self.on_valid = self._race.on_valid
         self.close = self._race.close
 
@@ -174,8 +183,8 @@ class Client:
         remotes = [path.remote for path in connection.paths[:1]]
         refuse(connection)
         for remote in remotes:
-            self._race.hear(remote)
             self._meeting.learn(remote)
+            self._race.on_heard(remote)
 
 
 class Server:
@@ -186,6 +195,9 @@ class Server:
 
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
         """The peer makes the connection: there is nothing to try here."""
+
+    def on_heard(self, remote: Address) -> None:
+        """Likewise."""
 
     def on_valid(self, pair: CandidatePair) -> None:
         """Likewise."""
@@ -208,6 +220,9 @@ class Opener(Server):
 
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
         self._race.on_pairs(pairs)
+
+    def on_heard(self, remote: Address) -> None:
+        self._race.on_heard(remote)
 
     def on_valid(self, pair: CandidatePair) -> None:
         self._race.on_valid(pair)

@@ -49,20 +49,31 @@ class Race:
         self._loop = asyncio.get_running_loop()
         self._attempts: list[tuple[Connection, CandidatePair]] = []
         self._tried: dict[Kind, CandidatePair] = {}
+        self._pairs: tuple[CandidatePair, ...] = ()
         self._heard: list[Address] = []
         self._timers: list[asyncio.TimerHandle] = []
         self._next_slot = self._loop.time()
         self._over = False
 
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
-        """There are new pairs, the best first: try the best of each kind, and those that the peer was heard from."""
-        for pair in pairs:
+        """There are new pairs, the best first: try the best of each kind."""
+        self._pairs = tuple(pairs)
+        for pair in self._pairs:
             kind = pair.local.kind, pair.remote.kind, ":" in pair.remote.address.host
-            new = kind not in self._tried and len(self._tried) < _EARLY
-            if new:
+            if kind not in self._tried and len(self._tried) < _EARLY:
                 self._tried[kind] = pair
-            if new or (pair.remote.address in self._heard and not self._has_tried(pair)):
                 self._begin_soon(pair)
+
+    def on_heard(self, remote: Address) -> None:
+        """Something has come from this address of the peer's, so its NAT lets our answer in: what was sent before may
+        have come too early."""
+        if remote in self._heard or len(self._heard) >= _EARLY:
+            return
+        self._heard.append(remote)
+        for pair in self._pairs:
+            if pair.remote.address == remote:
+                self._timers.append(self._loop.call_later(_PACE, self._begin_soon, pair))
+                return
 
     def on_valid(self, pair: CandidatePair) -> None:
         """A check of this pair was answered."""
@@ -70,11 +81,6 @@ class Race:
             self._timers.append(self._loop.call_later(_GRACE, self._begin_soon, pair))
         else:
             self._begin_soon(pair)
-
-    def hear(self, remote: Address) -> None:
-        """QUIC has come from this address of the peer's: pairs with it are worth an attempt."""
-        if remote not in self._heard and len(self._heard) < _EARLY:
-            self._heard.append(remote)
 
     def close(self, won: Connection | None = None) -> None:
         """End all attempts but the one that has won."""

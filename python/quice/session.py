@@ -62,6 +62,16 @@ def tag_of(initial_id: bytes | None) -> bytes | None:
     return initial_id[:_TAG] if initial_id is not None and len(initial_id) == _TAG + _UNIQUE else None
 
 
+class Introduced(Observer, Protocol):
+    """What sees to it that there is a connection: it is told more than other observers, and before them."""
+
+    def begin(self, offer: Offer, answer: Answer) -> None:
+        """Both sides have described themselves; pairs are told from now on."""
+
+    def on_heard(self, source: Address) -> None:
+        """A check or an answer has come from this address of the peer's."""
+
+
 class Session:
     """The life of one offer, on either side. The endpoint feeds it datagrams by `receive`."""
 
@@ -70,17 +80,15 @@ class Session:
         discovery: Discovery,
         send: Callable[[Transmit], None],
         signalling: Signalling,
-        observer: Observer,
-        introduce: Callable[[Offer, Answer], None],
+        meeting: Introduced,
         offer: Offer | None = None,
     ) -> None:
-        """`introduce` is told what both sides have said of themselves, before `observer` is told of any pair.
-        offer: the peer's, if it is the peer who initiates."""
+        """`offer`: the peer's, if it is the peer who initiates."""
         self._loop = asyncio.get_running_loop()
         self._discovery = discovery
         self._signalling = signalling
-        self._observer = observer
-        self._introduce = introduce
+        self._meeting = meeting
+        self._observer: Observer = meeting
         self._initiates = offer is None
         role = Role.CONTROLLING if self._initiates else Role.CONTROLLED
         self._agent = Agent(
@@ -147,7 +155,7 @@ class Session:
         )
         # The answer first: the peer's checks and handshake wait for it.
         await self._signalling.send(answer)
-        self._introduce(offer, answer)
+        self._meeting.begin(offer, answer)
         self._take_credentials(offer)
         self._start_exchange()
 
@@ -157,6 +165,7 @@ class Session:
         if taken:
             # A check may have revealed an address of the peer's that nobody has named.
             self._observer.on_pairs(self._agent.pairs)
+            self._meeting.on_heard(source)
         return taken
 
     @property
@@ -279,7 +288,7 @@ class Session:
     def _take_answer(self, answer: Answer) -> None:
         if not self._is_introduced and self._offer is not None:
             self._is_introduced = True
-            self._introduce(self._offer, answer)
+            self._meeting.begin(self._offer, answer)
         self._take_credentials(answer)
 
     def _take_credentials(self, message: Offer | Answer) -> None:
