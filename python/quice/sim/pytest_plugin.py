@@ -172,10 +172,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def _story(item: pytest.Function) -> Iterator[str]:
     """What is to be known of a simulation that failed, last of all how to have it again."""
+    from quice.sim.waiting import failed_tasks
+
     seed = item.config.stash[_SEED]
     simulation = cast("Simulation | None", item.funcargs.get("simulation"))
     if simulation is not None:
         seed = simulation.seed
         yield f"seed {seed}; {simulation.loop.time():.6f} s of simulated time had passed"
-        yield from (f"a program had failed: {each}" for each in simulation.loop.failed)
+        yield from (f"a program had failed: {each}" for each in failed_tasks(simulation.loop.failed))
     yield f"again: pytest {shlex.quote(item.nodeid)} --sim-seed {seed}"
