@@ -14,6 +14,7 @@ import functools
 import inspect
 import secrets
 import shlex
+import warnings
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -99,6 +100,15 @@ def _on_virtual_time(item: pytest.Function, test: Callable[..., Coroutine[Any, A
         simulation.run(test(**arguments))
 
     return run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    with warnings.catch_warnings():
+        if isinstance(item, pytest.Function) and _is_simulated(item):
+            # In a module all of whose tests are marked: to pytest-asyncio a simulated one is an ordinary function.
+            warnings.filterwarnings("ignore", r".*is marked with '@pytest\.mark\.asyncio'", pytest.PytestWarning)
+        yield
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
