@@ -173,14 +173,29 @@ def test_programs_run_only_in_a_simulation() -> None:
         pass
 
 
-async def test_a_program_that_fails_is_remembered(simulation: Simulation, alice: Host) -> None:
-    async def fail() -> None:
-        raise OSError("the disk is full")
+async def fail() -> None:
+    raise OSError("the disk is full")
 
-    task = alice.start(fail())
+
+def test_a_program_that_fails_fails_the_run(simulation: Simulation, alice: Host) -> None:
+    async def main() -> None:
+        alice.start(fail())
+        await asyncio.sleep(1)
+
     with pytest.raises(OSError, match="the disk is full"):
-        await task
-    assert simulation.loop.failed == [f"{task.get_name()} on alice, OSError: the disk is full"]
+        simulation.run(main())
+    simulation.run(asyncio.sleep(1))
+
+
+def test_a_program_whose_failure_is_awaited_does_not(simulation: Simulation, alice: Host) -> None:
+    async def main() -> bool:
+        with pytest.raises(OSError, match="the disk is full"):
+            await alice.start(fail())
+        alice.start(asyncio.sleep(1)).cancel()
+        await asyncio.sleep(1)
+        return True
+
+    assert simulation.run(main())
 
 
 def test_two_machines_roll_different_dice_and_each_the_same_again() -> None:

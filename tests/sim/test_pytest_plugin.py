@@ -133,6 +133,29 @@ def test_other_async_tests_are_left_to_the_plugins_that_run_them(pytester: pytes
     pytester.runpytest_inprocess("-o", "asyncio_mode=auto", *SCOPE).assert_outcomes(passed=2)
 
 
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_a_simulated_test_may_stand_among_marked_ones(pytester: pytest.Pytester, mode: str) -> None:
+    pytester.makepyfile("""
+        import asyncio
+        import warnings
+        import pytest
+
+        pytestmark = pytest.mark.asyncio
+
+        async def test_simulated(simulation):
+            await asyncio.sleep(1_800)
+
+        async def test_that_warns(simulation):
+            warnings.warn("of this the user is told")
+
+        async def test_real():
+            await asyncio.sleep(0.001)
+    """)
+    result = pytester.runpytest_inprocess("-o", f"asyncio_mode={mode}", *SCOPE, "-W", "error")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["E *UserWarning: of this the user is told"])
+
+
 DICE = """
     import random
     import pytest

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quice.sim.waiting import waiting_tasks
+from quice.sim.waiting import failed_tasks, waiting_tasks
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
@@ -131,8 +131,8 @@ class SimLoop(asyncio.BaseEventLoop):
         """The time at which a program that still runs is stuck."""
         self.turns = 0
         """How often it has turned: what a simulation costs."""
-        self.failed: list[str] = []
-        """What tasks of `Host.start` have failed with."""
+        self.failed: list[tuple[str, asyncio.Task[Any]]] = []
+        """Tasks of `Host.start` that have failed, and their hosts' names."""
 
     def time(self) -> float:
         """Simulated seconds since the loop was made."""
@@ -188,7 +188,9 @@ class SimLoop(asyncio.BaseEventLoop):
         return self.machine.getaddrinfo(host, port, **hints)
 
     def _stuck(self, reason: str) -> StuckError:
-        return StuckError(f"at {self._now:.6f} s of simulated time {reason}", waiting_tasks(self), self.failed)
+        return StuckError(
+            f"at {self._now:.6f} s of simulated time {reason}", waiting_tasks(self), failed_tasks(self.failed)
+        )
 
     def _process_events(self, event_list: list[object]) -> None:
         """There is no selector that could have any."""

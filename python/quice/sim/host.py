@@ -122,7 +122,10 @@ class Host:
         leave_machine()
 
     def start(self, program: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a program on this host beside what the caller does. It is cancelled at the end of the simulation."""
+        """Run a program on this host beside what the caller does. It is cancelled at the end of the simulation.
+
+        What it fails with is raised by the task, or in the end by `Simulation.run` if nobody has awaited that.
+        """
         return self.machine.start(program)
 
     def addresses(self) -> list[LocalAddress]:

@@ -18,6 +18,7 @@ from quice.sim.clock import SimLoop, enter_machine, leave_machine
 from quice.sim.packet import Packet, Protocol
 from quice.sim.pump import SimPump
 from quice.sim.tcp_stack import Tcp
+from quice.sim.waiting import failure
 from quice.wire import Address, random_bytes
 
 if TYPE_CHECKING:
@@ -90,9 +91,8 @@ class SimMachine:
         return task
 
     def _note(self, task: asyncio.Task[Any]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._loop.failed.append(f"{task.get_name()} on {self.host.name}, {type(error).__name__}: {error}")
+        if failure(task) is not None:
+            self._loop.failed.append((self.host.name, task))
 
     def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
         """See `loop.getaddrinfo`: of an IP address itself, of a host's name its addresses. Raises `socket.gaierror`."""

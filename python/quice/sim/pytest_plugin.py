@@ -14,6 +14,7 @@ import functools
 import inspect
 import secrets
 import shlex
+import warnings
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,6 +102,15 @@ def _on_virtual_time(item: pytest.Function, test: Callable[..., Coroutine[Any, A
     return run
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    with warnings.catch_warnings():
+        if isinstance(item, pytest.Function) and _is_simulated(item):
+            # In a module all of whose tests are marked: to pytest-asyncio a simulated one is an ordinary function.
+            warnings.filterwarnings("ignore", r".*is marked with '@pytest\.mark\.asyncio'", pytest.PytestWarning)
+        yield
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
@@ -172,10 +182,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def _story(item: pytest.Function) -> Iterator[str]:
     """What is to be known of a simulation that failed, last of all how to have it again."""
+    from quice.sim.waiting import failed_tasks
+
     seed = item.config.stash[_SEED]
     simulation = cast("Simulation | None", item.funcargs.get("simulation"))
     if simulation is not None:
         seed = simulation.seed
         yield f"seed {seed}; {simulation.loop.time():.6f} s of simulated time had passed"
-        yield from (f"a program had failed: {each}" for each in simulation.loop.failed)
+        yield from (f"a program had failed: {each}" for each in failed_tasks(simulation.loop.failed))
     yield f"again: pytest {shlex.quote(item.nodeid)} --sim-seed {seed}"

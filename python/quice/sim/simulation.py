@@ -15,6 +15,7 @@ from quice.sim.entropy import seeded
 from quice.sim.host import Host
 from quice.sim.link import Conditions
 from quice.sim.machine import SimMachine
+from quice.sim.waiting import is_untold
 from quice.sim.world import World
 
 T = TypeVar("T")
@@ -53,11 +54,16 @@ class Simulation:
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Run a program to its end, at whatever simulated time that is.
 
-        Raises what it raises, and `StuckError` when it waits for what will never happen or longer than the limit.
+        Raises what it raises, else what a program of `Host.start` has failed with if nobody has awaited that; and
+        `StuckError` when it waits for what will never happen, or longer than the limit.
         """
         __tracebackhide__ = True
         self.loop.deadline = self.loop.time() + self._limit
-        return self.loop.run_until_complete(program)
+        result = self.loop.run_until_complete(program)
+        for _, task in self.loop.failed:
+            if is_untold(task):
+                task.result()
+        return result
 
     async def server(self, name: str = "server", *, link: Conditions = _CALM, ipv6: bool = False) -> Server:
         """Start `quice serve` on a new public host of this name; it serves until the end of the simulation.

@@ -1,10 +1,10 @@
-"""Where the tasks of an event loop wait, for people to read."""
+"""Where the tasks of an event loop wait, and what others have failed with, for people to read."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,6 +17,27 @@ def waiting_tasks(loop: asyncio.AbstractEventLoop) -> list[str]:
     tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
     lines = [f"{task.get_name()}, {_place(task)}" for task in tasks[:_MOST]]
     return lines if len(tasks) <= _MOST else [*lines, f"and {len(tasks) - _MOST} more"]
+
+
+def failed_tasks(failed: Iterable[tuple[str, asyncio.Task[Any]]]) -> list[str]:
+    """A line for each of these tasks, which have failed on the hosts of these names."""
+    return [f"{task.get_name()} on {host}, {_told(failure(task))}" for host, task in failed]
+
+
+def failure(task: asyncio.Task[Any]) -> BaseException | None:
+    """What a task that is done has failed with. Other than by `exception()`, nobody has been told by that."""
+    error: BaseException | None = task._exception
+    return error
+
+
+def is_untold(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has failed and nobody has awaited it."""
+    untold: bool = task._log_traceback
+    return untold
+
+
+def _told(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _place(task: asyncio.Task[Any]) -> str:
