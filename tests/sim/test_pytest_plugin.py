@@ -187,6 +187,17 @@ def test_a_failure_shows_its_seed_and_the_line_that_has_it_again(pytester: pytes
         assert rolled(again) == [rolled(result)[index]]
 
 
+def test_the_line_is_for_the_folder_that_pytest_was_run_in(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]")
+    folder = pytester.mkdir("unit")
+    (folder / "test_it.py").write_text("def test_it(simulation):\n    assert simulation is None\n")
+    monkeypatch.chdir(folder)
+    result = pytester.runpytest_inprocess(*SCOPE)
+    result.stdout.fnmatch_lines(["again: pytest test_it.py::test_it --sim-seed 1"])
+
+
 def test_the_seed_is_the_same_in_every_run_unless_it_is_given(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=DICE)
     plugin = [*SCOPE, "-k", "don"]

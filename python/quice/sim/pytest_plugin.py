@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import os
 import secrets
 import shlex
 import warnings
@@ -190,4 +191,6 @@ def _story(item: pytest.Function) -> Iterator[str]:
         seed = simulation.seed
         yield f"seed {seed}; {simulation.loop.time():.6f} s of simulated time had passed"
         yield from (f"a program had failed: {each}" for each in failed_tasks(simulation.loop.failed))
-    yield f"again: pytest {shlex.quote(item.nodeid)} --sim-seed {seed}"
+    file = os.path.relpath(item.path, item.config.invocation_params.dir)
+    name = item.nodeid.partition("::")[2]
+    yield f"again: pytest {shlex.quote(f'{file}::{name}')} --sim-seed {seed}"
