@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from quice import Checks, Connection, Endpoint
 from quice.errors import ConnectError
 from quice.server import Server
+from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
-from quice.sim.machine import SimMachine
 from quice.sim.packet import Fate, Packet, Passage, Protocol
 from quice.sim.simulation import Simulation
 from quice.wire import Address
@@ -111,13 +111,13 @@ class Place:
         self.simulation = Simulation(seed)
         world = self.simulation.world
         server = world.host("server")
-        self.server = self.simulation.machine(server)
+        self.server = server
         vpn = world.site("vpn", nat=Nat.PORT_RESTRICTED, lan=f"{_VPN}0/24", udp_ports=())
-        self.machines: list[SimMachine] = []
+        self.machines: list[Host] = []
         for name, nat in zip(PEERS, nats, strict=True):
             host = world.site(f"{name}'s", nat=nat, uplink=Conditions(delay=NEAR, loss=loss)).host(name)
             vpn.join(host, "tun0", metric=10, link=Conditions(delay=LONG_WAY, loss=loss))
-            self.machines.append(self.simulation.machine(host))
+            self.machines.append(host)
         self._services = {address.host for address in server.addresses()}
         self.tally: Tally | None = None
         world.watch(self._watch)
@@ -147,11 +147,11 @@ async def _trial(there: Place, checks: Checks, seed: int) -> Trial:
     trial = Trial()
     one, two = there.machines
     async with contextlib.AsyncExitStack() as stack:
-        with there.server.active():
+        with there.server:
             service = await stack.enter_async_context(Server())
-        with two.active():
+        with two:
             far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN], checks=checks))
-        with one.active():
+        with one:
             near = await stack.enter_async_context(Endpoint.bind(server=service.url, checks=checks))
             # Timers fall differently in each run.
             await asyncio.sleep(10 + (seed * 0.618) % 1)

@@ -173,8 +173,8 @@ def run(plan: Plan) -> Outcome:
         world = simulation.world
         world.watch(wire)
         sites = _sites(simulation, plan)
-        server = simulation.machine(world.host("server", ipv6=1))
-        peers = [simulation.machine(site.host(name)) for site, name in zip(sites, _NAMES, strict=True)]
+        server = world.host("server", ipv6=1)
+        peers = [site.host(name) for site, name in zip(sites, _NAMES, strict=True)]
         for site, count in zip(sites, plan.silenced, strict=True):
             site.router.boxes.append(LoseFirst(count))
         if plan.cut is not None:

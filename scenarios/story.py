@@ -14,7 +14,7 @@ from quice import Connection, Endpoint, Error
 from quice.ice import PairReport, PairState, Report
 from quice.server import Server
 from quice.signal.messages import Establish
-from quice.sim.machine import SimMachine
+from quice.sim.host import Host
 from quice.sim.packet import Fate, Passage, Protocol
 from quice.sim.simulation import Simulation
 from quice.wire import Address
@@ -71,9 +71,9 @@ class Wire:
 
 
 async def connect(
-    server: SimMachine,
-    one: SimMachine,
-    two: SimMachine,
+    server: Host,
+    one: Host,
+    two: Host,
     *,
     pause: float,
     establish: Establish,
@@ -88,14 +88,14 @@ async def connect(
     """
     outcome = Outcome()
     async with contextlib.AsyncExitStack() as stack:
-        with server.active():
+        with server:
             service = await stack.enter_async_context(Server())
-        with two.active():
+        with two:
             far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
             outcome.alive.append(weakref.ref(far))
             answering = asyncio.create_task(_answer(far))
         stack.push_async_callback(_cancel, answering)
-        with one.active():
+        with one:
             near = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
             outcome.alive.append(weakref.ref(near))
             await asyncio.sleep(pause)

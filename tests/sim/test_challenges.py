@@ -33,15 +33,15 @@ STUN_PORT = 3478
 
 @contextlib.asynccontextmanager
 async def endpoints(
-    server: SimMachine, one: SimMachine, two: SimMachine, *, checks: tuple[str, str] = ("quic", "quic")
+    server: Host, one: Host, two: Host, *, checks: tuple[str, str] = ("quic", "quic")
 ) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
     """Two endpoints that know their public addresses."""
     async with contextlib.AsyncExitStack() as stack:
-        with server.active():
+        with server:
             service = await stack.enter_async_context(Server())
         made: list[Endpoint] = []
         for machine, kind in zip((one, two), checks, strict=True):
-            with machine.active():
+            with machine:
                 bind = Endpoint.bind(server=service.url, alpns=[ALPN], checks=kind)  # type: ignore[arg-type]
                 made.append(await stack.enter_async_context(bind))
         await asyncio.sleep(2)
@@ -51,17 +51,17 @@ async def endpoints(
 @contextlib.asynccontextmanager
 async def connected(near: Endpoint, far: Endpoint, to: Address) -> AsyncIterator[tuple[Connection, Connection]]:
     """A connection straight to an address, as each side sees it."""
-    with on(near).active():
+    with on(near):
         connection = await near.connect(far.peer, alpn=ALPN, address=to)
-    with on(far).active():
+    with on(far):
         yield connection, await far.accept()
 
 
-def on(endpoint: Endpoint) -> SimMachine:
-    """The machine that an endpoint is on."""
+def on(endpoint: Endpoint) -> Host:
+    """The host that an endpoint is on."""
     machine = endpoint._machine
     assert isinstance(machine, SimMachine)
-    return machine
+    return machine.host
 
 
 class Detour:
@@ -70,7 +70,7 @@ class Detour:
     def __init__(self, seed: int = 3) -> None:
         self.simulation = Simulation(seed)
         world = self.simulation.world
-        self.server = self.simulation.machine(world.host("server"))
+        self.server = world.host("server")
         # A NAT of its own, whose public address is one more way that is no shorter.
         vpn = world.site("vpn", nat=Nat.PORT_RESTRICTED, lan="10.8.0.0/24")
         self.hosts: list[Host] = []
@@ -78,7 +78,7 @@ class Detour:
             host = world.site(f"{name}'s", nat=Nat.PORT_RESTRICTED, uplink=NEAR).host(name, interface="wlan0")
             vpn.join(host, "tun0", metric=10, link=FAR)
             self.hosts.append(host)
-        self.alice, self.bob = (self.simulation.machine(host) for host in self.hosts)
+        self.alice, self.bob = (host for host in self.hosts)
 
     def external(self, name: str) -> str:
         """The public address of this one's home."""
@@ -119,7 +119,7 @@ def test_a_connection_through_a_vpn_becomes_direct_without_a_pause() -> None:
     async def main() -> tuple[float, list[float]]:
         async with (
             endpoints(place.server, place.alice, place.bob) as (near, far),
-            connected(near, far, Address(address(place.bob.host, index=1), far.port)) as (here, there),
+            connected(near, far, Address(address(place.bob, index=1), far.port)) as (here, there),
         ):
             gaps: list[float] = []
             reading = asyncio.create_task(drain(there, gaps))
@@ -145,7 +145,7 @@ def test_a_connection_through_a_vpn_becomes_direct_without_a_pause() -> None:
 def test_an_acknowledgement_that_is_sent_last_raises_no_suspicion() -> None:
     place = Detour()
     late: list[Passage] = []
-    vpn = address(place.bob.host, index=1)
+    vpn = address(place.bob, index=1)
 
     def watch(passage: Passage) -> None:
         if passage.fate is Fate.SENT and passage.packet.destination.host == vpn:
@@ -178,7 +178,7 @@ def test_what_is_asked_and_answered_is_not_held_up_by_the_move() -> None:
     async def main() -> tuple[float, float]:
         async with (
             endpoints(place.server, place.alice, place.bob) as (near, far),
-            connected(near, far, Address(address(place.bob.host, index=1), far.port)) as (here, there),
+            connected(near, far, Address(address(place.bob, index=1), far.port)) as (here, there),
         ):
             answering = asyncio.create_task(echo(there))
             during = await longest_pause(here, 3)
@@ -196,7 +196,7 @@ def test_the_long_way_is_taken_again_when_the_direct_one_falls_silent() -> None:
     place = Detour()
 
     async def main() -> float:
-        vpn = address(place.bob.host, index=1)
+        vpn = address(place.bob, index=1)
         async with (
             endpoints(place.server, place.alice, place.bob) as (near, far),
             connected(near, far, Address(vpn, far.port)) as (here, there),
@@ -219,8 +219,8 @@ def test_neighbours_who_met_at_their_public_address_find_each_other_on_their_lan
         Behaviour.ENDPOINT_INDEPENDENT, Behaviour.ENDPOINT_INDEPENDENT, hairpinning=Hairpinning.EXTERNAL_SOURCE
     )
     site = simulation.world.site("home", nat=cone, uplink=NEAR)
-    server = simulation.machine(simulation.world.host("server"))
-    alice, bob = (simulation.machine(site.host(name)) for name in ("alice", "bob"))
+    server = simulation.world.host("server")
+    alice, bob = (site.host(name) for name in ("alice", "bob"))
 
     async def main() -> float:
         async with endpoints(server, alice, bob) as (near, far):
@@ -231,8 +231,8 @@ def test_neighbours_who_met_at_their_public_address_find_each_other_on_their_lan
                 answering = asyncio.create_task(echo(there))
                 pause = await longest_pause(here, 3)
                 assert [path.kind for path in here.paths] == [PathKind.LAN]
-                assert ways(here) == [(address(bob.host), "available")]
-                assert ways(there) == [(address(alice.host), "available")]
+                assert ways(here) == [(address(bob), "available")]
+                assert ways(there) == [(address(alice), "available")]
                 answering.cancel()
                 return pause
 
@@ -254,9 +254,9 @@ def test_with_signalling_stun_finds_the_first_way_and_sends_no_more() -> None:
 
     async def main() -> None:
         async with endpoints(place.server, place.alice, place.bob) as (near, far):
-            with place.alice.active():
+            with place.alice:
                 here = await near.connect(far.peer, alpn=ALPN)
-            with place.bob.active():
+            with place.bob:
                 there = await far.accept()
             await asyncio.sleep(1)
             assert stun
@@ -278,7 +278,7 @@ def test_unless_both_sides_want_it_nothing_changes_and_no_address_is_told(checks
     place = Detour()
 
     async def main() -> None:
-        vpn = address(place.bob.host, index=1)
+        vpn = address(place.bob, index=1)
         async with endpoints(place.server, place.alice, place.bob, checks=checks) as (near, far):
             async with connected(near, far, Address(vpn, far.port)) as (here, there):
                 await asyncio.sleep(10)
@@ -286,9 +286,9 @@ def test_unless_both_sides_want_it_nothing_changes_and_no_address_is_told(checks
                 for connection in (here, there):
                     with pytest.raises(_native.NatTraversalRefused, match="not negotiated"):
                         connection._native.add_nat_traversal_address(("203.0.113.9", 1))
-            with place.alice.active():
+            with place.alice:
                 await near.connect(far.peer, alpn=ALPN)
-            with place.bob.active():
+            with place.bob:
                 await far.accept()
             await asyncio.sleep(1)
             # The session goes on, and looks after the path.
@@ -345,7 +345,7 @@ def test_a_peer_that_names_loopback_metadata_and_multicast_has_nothing_sent_ther
     async def main() -> None:
         async with (
             endpoints(place.server, place.alice, place.bob) as (near, far),
-            connected(near, far, Address(address(place.bob.host, index=1), far.port)) as (here, there),
+            connected(near, far, Address(address(place.bob, index=1), far.port)) as (here, there),
         ):
             evil, good = (here, there) if hostile == "client" else (there, here)
             rename(evil, named(evil), FORBIDDEN)
@@ -374,7 +374,7 @@ def test_a_peer_that_names_hundreds_of_addresses_has_so_many_probes_sent_in_a_se
     async def main() -> None:
         async with (
             endpoints(place.server, place.alice, place.bob) as (near, far),
-            connected(near, far, Address(address(place.bob.host, index=1), far.port)) as (here, there),
+            connected(near, far, Address(address(place.bob, index=1), far.port)) as (here, there),
         ):
             evil, good = (here, there) if hostile == "client" else (there, here)
             names = named(evil)

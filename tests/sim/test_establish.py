@@ -39,20 +39,20 @@ def seconds(establish: Establish, client: Identity, server: Identity) -> float:
     with Simulation(seed=1) as simulation:
         world = simulation.world
         middle = world.host("server")
-        service_machine = simulation.machine(middle)
+        service_machine = middle
         hidden_site = world.site(nat=Nat.SYMMETRIC, uplink=NEAR)
         hidden_site.router.boxes.append(QuicAlone(middle.addresses()[-1].host))
         machines = {
-            LESSER: simulation.machine(hidden_site.host("hidden")),
-            GREATER: simulation.machine(world.host("public", link=NEAR)),
+            LESSER: hidden_site.host("hidden"),
+            GREATER: world.host("public", link=NEAR),
         }
 
         async def main() -> float:
-            with service_machine.active():
+            with service_machine:
                 service = await Server().__aenter__()
-            with machines[server].active():
+            with machines[server]:
                 far = await Endpoint.bind(server, server=service.url, alpns=[ALPN])
-            with machines[client].active():
+            with machines[client]:
                 near = await Endpoint.bind(client, server=service.url, alpns=[ALPN])
                 await asyncio.sleep(1)
                 try:

@@ -35,9 +35,9 @@ def meet(nat: Nat, lite: tuple[bool, bool], establish: Establish = Establish.INI
     requests = {"alice": 0, "bob": 0}
     with Simulation(seed=1) as simulation:
         world = simulation.world
-        service_machine = simulation.machine(world.host("server"))
-        alice = simulation.machine(world.site(nat=nat, uplink=NEAR).host("alice"))
-        bob = simulation.machine(world.host("bob", link=NEAR))
+        service_machine = world.host("server")
+        alice = world.site(nat=nat, uplink=NEAR).host("alice")
+        bob = world.host("bob", link=NEAR)
 
         def count(passage: Passage) -> None:
             packet = passage.packet
@@ -46,11 +46,11 @@ def meet(nat: Nat, lite: tuple[bool, bool], establish: Establish = Establish.INI
                 requests[packet.sender] += 1
 
         async def main() -> Met:
-            with service_machine.active():
+            with service_machine:
                 service = await Server().__aenter__()
-            with bob.active():
+            with bob:
                 far = await Endpoint.bind(server=service.url, alpns=[ALPN], lite=lite[1])
-            with alice.active():
+            with alice:
                 near = await Endpoint.bind(server=service.url, alpns=[ALPN], lite=lite[0])
                 await asyncio.sleep(1)
                 connection = await near.connect(far.peer, alpn=ALPN, establish=establish.value)

@@ -10,9 +10,9 @@ import pytest
 
 from quice import Connection, Endpoint
 from quice.server import Server
+from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
-from quice.sim.machine import SimMachine
 from quice.sim.simulation import Simulation
 
 NEAR = Conditions(delay=0.02)
@@ -21,20 +21,18 @@ ALPN = "paths/1"
 
 
 @contextlib.asynccontextmanager
-async def connected(
-    server: SimMachine, one: SimMachine, two: SimMachine
-) -> AsyncIterator[tuple[Connection, Connection]]:
+async def connected(server: Host, one: Host, two: Host) -> AsyncIterator[tuple[Connection, Connection]]:
     """A connection from one to two, as each side sees it."""
     async with contextlib.AsyncExitStack() as stack:
-        with server.active():
+        with server:
             service = await stack.enter_async_context(Server())
-        with two.active():
+        with two:
             far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
-        with one.active():
+        with one:
             near = await stack.enter_async_context(Endpoint.bind(server=service.url))
             await asyncio.sleep(1)
             connection = await near.connect(far.peer, alpn=ALPN)
-        with two.active():
+        with two:
             yield connection, await far.accept()
 
 
@@ -61,21 +59,21 @@ async def longest_pause(connection: Connection, seconds: float) -> float:
 
 
 @pytest.fixture
-def phone_and_server() -> tuple[Simulation, SimMachine, SimMachine, SimMachine]:
+def phone_and_server() -> tuple[Simulation, Host, Host, Host]:
     """A phone with Wi-Fi and LTE, each behind a NAT, someone at home, and a server."""
     simulation = Simulation(seed=3)
     world = simulation.world
-    server = simulation.machine(world.host("server"))
+    server = world.host("server")
     wifi = world.site("wifi", nat=Nat.PORT_RESTRICTED, uplink=NEAR)
     lte = world.site("lte", nat=Nat.PORT_RESTRICTED, uplink=Conditions(delay=0.05))
     phone = wifi.host("phone", interface="wlan0")
     lte.join(phone, "wwan0")
     home = world.site("home", nat=Nat.PORT_RESTRICTED, uplink=NEAR).host("home")
-    return simulation, server, simulation.machine(phone), simulation.machine(home)
+    return simulation, server, phone, home
 
 
 def test_a_connection_goes_on_over_another_pair_when_its_own_falls_silent(
-    phone_and_server: tuple[Simulation, SimMachine, SimMachine, SimMachine],
+    phone_and_server: tuple[Simulation, Host, Host, Host],
 ) -> None:
     simulation, server, phone, home = phone_and_server
 
@@ -105,7 +103,7 @@ def test_a_connection_goes_on_over_another_pair_when_its_own_falls_silent(
 
 
 def test_both_sides_follow_when_the_agents_select_another_pair(
-    phone_and_server: tuple[Simulation, SimMachine, SimMachine, SimMachine],
+    phone_and_server: tuple[Simulation, Host, Host, Host],
 ) -> None:
     simulation, server, phone, home = phone_and_server
 

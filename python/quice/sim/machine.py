@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import random
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from quice import _native
 from quice.config import TransportConfig
 from quice.network import LocalAddress
-from quice.sim.clock import SimLoop, enter_machine, leave_machine
+from quice.sim.clock import SimLoop
 from quice.sim.packet import Packet, Protocol
 from quice.sim.pump import SimPump
 from quice.sim.tcp_stack import Tcp
@@ -38,15 +37,6 @@ class SimMachine:
         self._loop = loop
         self._names = names
         self._deferred: list[asyncio.TimerHandle] = []
-
-    @contextlib.contextmanager
-    def active(self) -> Iterator[SimMachine]:
-        """Run the block on this machine."""
-        enter_machine(self)
-        try:
-            yield self
-        finally:
-            leave_machine()
 
     def addresses(self) -> list[LocalAddress]:
         """See `quice.machine.Machine`."""
@@ -85,7 +75,7 @@ class SimMachine:
 
     def start(self, program: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """See `Host.start`."""
-        with self.active():
+        with self.host:
             task = self._loop.create_task(program)
         task.add_done_callback(self._note)
         return task

@@ -47,10 +47,6 @@ class Simulation:
         self._exits.callback(self._end)
         self.world = World(seed, self.loop, self._equip)
 
-    def machine(self, host: Host) -> SimMachine:
-        """What programs on this host see of it."""
-        return host.machine
-
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Run a program to its end, at whatever simulated time that is.
 
