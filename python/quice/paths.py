@@ -27,8 +27,10 @@ _IDLE_TICK = 8.0
 """The same, after a while in which nothing was sent and nothing came: each time twice as long, and at most this."""
 _SUSPICION = 1.5
 """Seconds without any answer to what was sent, after which another way is tried: a congested link can be as slow."""
-_TRIAL = 5.0
-"""Seconds for which two paths are compared before the one that is not selected is closed."""
+_TRIAL = 2.5
+"""Seconds for which another path is tried beside the silent one."""
+_HOPE = 6.0
+"""Seconds of silence after which no other is tried: each puts off the idle timeout, which says that the peer is gone."""
 
 Way = tuple[str, Address]
 """The local address and the peer's."""
@@ -182,7 +184,7 @@ class PathKeeper:
         self._sent, self._received = sent, received
         if now >= self._trial_ends:
             self._trial = None
-            if self._hearing is _Hearing.WAITING and now >= self._since + _SUSPICION:
+            if self._hearing is _Hearing.WAITING and _SUSPICION <= now - self._since <= _HOPE:
                 self._try_another(now)
         return active
 

@@ -7,6 +7,8 @@ from quice._native import Event
 from tests.engine.pair import Pair
 
 REQUEST = bytes(100)
+# noq skips a packet number now and then (RFC 9000 §21.4), and a gap is acknowledged at once. With these it skips none.
+SEEDS = (bytes(32), bytes(range(32)))
 
 
 def opened(near: _native.Connection, *, unidirectional: bool = False) -> int:
@@ -26,7 +28,7 @@ def received(pair: Pair) -> tuple[list[Event], bool, int]:
 
 
 def test_an_answer_leaves_in_one_datagram_with_the_acknowledgement_of_what_it_answers() -> None:
-    pair = Pair()
+    pair = Pair(seeds=SEEDS)
     near, far = pair.connected()
     pair.advance(1.0)
     answers = []
@@ -48,7 +50,7 @@ def test_an_answer_leaves_in_one_datagram_with_the_acknowledgement_of_what_it_an
 
 
 def test_without_an_answer_the_next_pump_acknowledges() -> None:
-    pair = Pair()
+    pair = Pair(seeds=SEEDS)
     near, _ = pair.connected()
     pair.advance(1.0)
     for sent in (0, 1):
@@ -61,7 +63,7 @@ def test_without_an_answer_the_next_pump_acknowledges() -> None:
 
 
 def test_nothing_is_held_when_the_application_has_nothing_to_answer() -> None:
-    pair = Pair()
+    pair = Pair(seeds=SEEDS)
     near, _ = pair.connected()
     pair.advance(1.0)
     stream = opened(near, unidirectional=True)
