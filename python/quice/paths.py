@@ -30,7 +30,7 @@ _SUSPICION = 1.5
 _TRIAL = 2.5
 """Seconds for which another path is tried beside the silent one."""
 _HOPE = 6.0
-"""Seconds of silence after which no other is tried: each puts off the idle timeout, which says that the peer is gone."""
+"""Seconds of silence after which no other is tried, since each puts off the idle timeout."""
 
 Way = tuple[str, Address]
 """The local address and the peer's."""
