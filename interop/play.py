@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from interop.lines import Line
 from interop.programs import Program
 from lab.link import IDEAL, Conditions
-from lab.network import Lab
 from lab.site import Host
-from lab.story import Command, Machine
+from lab.story import Command, Machine, three_hosts
 from quice.sim.kinds import Nat
 
 PATIENCE = 20.0
@@ -239,12 +238,9 @@ class Stage:
 def ground(
     first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL
 ) -> Iterator[tuple[str, Host, Host]]:
-    """A lab with our STUN server and a host at each of two sites; yields the server's address and the hosts.
-
-    conditions: those of each site's link to the internet; the server's is ideal.
-    """
-    with Lab() as lab:
-        server = lab.server()
-        one, two = (lab.site(nat, ipv6=ipv6, conditions=conditions).host() for nat in (first, second))
-        with Command(server, "serve", "--host", server.address, "--port", "0") as serve:
-            yield serve.wait_for("ready")["stun"], one, two
+    """The hosts of `lab.story.three_hosts`, the first of them serving STUN; yields its address and the others."""
+    with (
+        three_hosts(first, second, ipv6=ipv6, conditions=conditions) as (server, one, two),
+        Command(server, "serve", "--host", server.address, "--port", "0") as serve,
+    ):
+        yield serve.wait_for("ready")["stun"], one, two

@@ -143,18 +143,29 @@ def serving(machine: Machine, host: str) -> Iterator[str]:
 
 
 @contextmanager
-def two_sites(
+def three_hosts(
     first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL
-) -> Iterator[tuple[str, Host, Host]]:
-    """A lab with a server and one host at each of two sites; yields the server's URL and the hosts.
+) -> Iterator[tuple[Host, Host, Host]]:
+    """A lab with a host for a server and one at each of two sites.
 
     conditions: those of each site's link to the internet; the server's is ideal.
     """
     with Lab() as lab:
         server = lab.server()
         one, two = (lab.site(nat, ipv6=ipv6, conditions=conditions).host() for nat in (first, second))
-        with serving(server, server.address) as url:
-            yield url, one, two
+        yield server, one, two
+
+
+@contextmanager
+def two_sites(
+    first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL
+) -> Iterator[tuple[str, Host, Host]]:
+    """The hosts of `three_hosts`, the first of them serving; yields its URL and the others."""
+    with (
+        three_hosts(first, second, ipv6=ipv6, conditions=conditions) as (server, one, two),
+        serving(server, server.address) as url,
+    ):
+        yield url, one, two
 
 
 def transfer(
