@@ -101,20 +101,6 @@ async def loopback() -> AsyncIterator[Loopback]:
         yield Loopback(sender, receiver)
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """An empty folder to send from."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A folder to receive in, which is not there yet."""
-    return tmp_path / "out"
-
-
 def tree(folder: Path) -> dict[str, bytes | None]:
     """What is below a folder: the bytes of files, None for folders."""
     return {
