@@ -57,7 +57,8 @@ pub struct Attempt<'a> {
     pub peer: Option<&'a PeerKey>,
     /// With X.509 instead of a key: the name on the certificate.
     pub name: &'a str,
-    pub alpn: Vec<u8>,
+    /// The application protocols to offer, the preferred first.
+    pub alpns: Vec<Vec<u8>>,
     /// The race that it is an attempt of.
     pub race: Option<u64>,
     /// The first packet's destination connection id, which the peer sees as `Connection::initial_id`.
@@ -95,12 +96,15 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// `alpns`: what we answer to; with none, nobody can connect to us. `clock`: whose time counts, if not the
-    /// system's. `seeded`: what to draw from, if not from the system's randomness.
+    /// `alpns`: what we answer to, the preferred first; with none, nobody can connect to us. `server_transport`: for
+    /// the connections that others make to us. `clock`: whose time counts, if not the system's. `seeded`: what to draw
+    /// from, if not from the system's randomness.
+    #[allow(clippy::too_many_arguments, reason = "an engine is made in one place")]
     pub fn new(
         credentials: Arc<Credentials>,
         alpns: Vec<Vec<u8>>,
         transport: TransportConfig,
+        server_transport: TransportConfig,
         receive_window: u64,
         path_idle_timeout: Duration,
         clock: Option<Arc<Clock>>,
@@ -111,7 +115,6 @@ impl Engine {
             .map_or_else(EndpointConfig::default, Seeded::endpoint_config);
         // RFC 9443 §3: a QUIC packet must show the bit, or it could be taken for another protocol.
         config.grease_quic_bit(false);
-        let transport = Arc::new(transport);
         let server = if alpns.is_empty() {
             None
         } else {
@@ -123,12 +126,12 @@ impl Engine {
             if let Some(clock) = clock {
                 server.time_source(clock);
             }
-            server.transport_config(transport.clone());
+            server.transport_config(Arc::new(server_transport));
             Some(Arc::new(server))
         };
         Ok(Self {
             endpoint: Endpoint::new(Arc::new(config), server, true),
-            transport,
+            transport: Arc::new(transport),
             credentials,
             receive_window,
             path_idle_timeout,
@@ -156,7 +159,7 @@ impl Engine {
         let name = peer.map_or_else(|| attempt.name.to_owned(), server_name);
         let crypto = self
             .credentials
-            .client_config(vec![attempt.alpn], self.seeded.as_ref())
+            .client_config(attempt.alpns, self.seeded.as_ref())
             .map_err(ConnectError::Tls)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());

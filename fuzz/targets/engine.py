@@ -132,7 +132,7 @@ def _play_server(rng: random.Random) -> None:
 
 def _play_client(rng: random.Random) -> None:
     side = _Side([])
-    side.engine.connect(_SERVER, _ALPN, peer=bytes(range(32)))
+    side.engine.connect(_SERVER, [_ALPN], peer=bytes(range(32)))
     first = side.pump()[0]
     length = first[5]
     destination, source = first[6 : 6 + length], first[7 + length : 7 + length + first[6 + length]]

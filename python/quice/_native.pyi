@@ -84,8 +84,10 @@ class Engine:
         *,
         sockets: bool,
         seed: bytes | None = None,
+        reserved_streams: int = 0,
     ) -> None:
-        """`alpns`: what we answer to as a server; with none, connections are not accepted. `seed`: 32 bytes to draw
+        """`alpns`: what we answer to as a server, the preferred first; with none, connections are not accepted.
+        `reserved_streams`: bidirectional streams that a client may open beside `max_streams`. `seed`: 32 bytes to draw
         everything random from, keys included, so that the same inputs at the same times give the same datagrams;
         in memory and with raw keys only, as it is no secret.
         Raises `ValueError` for settings out of range, keys that are none and seeds where they don't belong."""
@@ -113,7 +115,7 @@ class Engine:
     def connect(
         self,
         remote: Address,
-        alpn: bytes,
+        alpns: list[bytes],
         *,
         peer: bytes | None = None,
         name: str = "",
@@ -122,7 +124,7 @@ class Engine:
         initial_id: bytes | None = None,
     ) -> Connection:
         """Start a handshake with the holder of the key `peer` or, with X.509, of a certificate for `name`,
-        sending from the address `local` until an answer shows another.
+        sending from the address `local` until an answer shows another. `alpns`: what to offer, the preferred first.
 
         Connections with one number as their `race` are attempts at the same thing on different addresses. The first
         to be established wins: the others get `Event.Lost` with `Loss.Outraced` at once, before any of them lets

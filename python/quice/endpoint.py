@@ -475,7 +475,7 @@ class Endpoint:
     ) -> Connection:
         try:
             native = self._pump.engine.connect(
-                address, alpn.encode(), peer=peer.key, local=local, race=race, initial_id=initial_id
+                address, [alpn.encode()], peer=peer.key, local=local, race=race, initial_id=initial_id
             )
         except OSError as error:
             raise HandshakeError(str(error)) from error

@@ -43,7 +43,8 @@ impl Settings {
             .ok_or_else(|| wrong("path_idle_timeout"))
     }
 
-    pub fn transport(&self) -> PyResult<TransportConfig> {
+    /// `reserved_streams`: bidirectional streams that the peer may open beside `max_streams`.
+    pub fn transport(&self, reserved_streams: u32) -> PyResult<TransportConfig> {
         let mut transport = TransportConfig::default();
         let idle = IdleTimeout::try_from(seconds("idle_timeout", self.idle_timeout)?)
             .map_err(|_| wrong("idle_timeout"))?;
@@ -59,7 +60,7 @@ impl Settings {
             .stream_receive_window(window("stream_window", self.stream_window)?)
             .receive_window(window("connection_window", self.connection_window)?)
             .send_window(self.send_window)
-            .max_concurrent_bidi_streams(self.max_streams.into())
+            .max_concurrent_bidi_streams(self.max_streams.saturating_add(reserved_streams).into())
             .max_concurrent_uni_streams(self.max_streams.into())
             .datagram_receive_buffer_size(
                 (self.datagram_buffer > 0).then_some(self.datagram_buffer),

@@ -32,13 +32,14 @@ pub struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (credentials, alpns, settings, *, sockets, seed=None))]
+    #[pyo3(signature = (credentials, alpns, settings, *, sockets, seed=None, reserved_streams=0))]
     fn new(
         credentials: &PyCredentials,
         alpns: Vec<Vec<u8>>,
         settings: Settings,
         sockets: bool,
         seed: Option<[u8; 32]>,
+        reserved_streams: u32,
     ) -> PyResult<Self> {
         let credentials = credentials.get();
         // Who guesses the seed has every key: on a network, randomness is the system's.
@@ -53,7 +54,8 @@ impl PyEngine {
         let engine = Engine::new(
             credentials,
             alpns,
-            settings.transport()?,
+            settings.transport(0)?,
+            settings.transport(reserved_streams)?,
             settings.receive_window(),
             settings.path_idle_timeout()?,
             clock.clone(),
@@ -121,12 +123,12 @@ impl PyEngine {
     }
 
     /// Start a connection; the handshake goes out with the next pump.
-    #[pyo3(signature = (remote, alpn, *, peer=None, name="", local=None, race=None, initial_id=None))]
+    #[pyo3(signature = (remote, alpns, *, peer=None, name="", local=None, race=None, initial_id=None))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn connect(
         &self,
         remote: HostPort,
-        alpn: Vec<u8>,
+        alpns: Vec<Vec<u8>>,
         peer: Option<[u8; 32]>,
         name: &str,
         local: Option<&str>,
@@ -143,7 +145,7 @@ impl PyEngine {
             local: local.map(host_ip).transpose()?,
             peer: peer.as_ref(),
             name,
-            alpn,
+            alpns,
             race,
             initial_id: initial_id.map(|id| ConnectionId::new(&id)),
         };

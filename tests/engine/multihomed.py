@@ -41,7 +41,7 @@ class MultihomedPair(Pair):
     def connect(self, *, alpn: bytes = ALPN, peer: bytes | None = None) -> _native.Connection:
         return self.client.engine.connect(
             (SERVER_HOSTS[0], PORT),
-            alpn,
+            [alpn],
             peer=public_key(SERVER_SEED) if peer is None else peer,
             local=CLIENT_HOSTS[0],
         )

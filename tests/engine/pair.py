@@ -83,7 +83,7 @@ class Pair:
     def connect(self, *, alpn: bytes = ALPN, peer: bytes | None = None) -> _native.Connection:
         """Start a handshake with the server, or with the holder of `peer` at the server's address."""
         return self.client.engine.connect(
-            self.server.address, alpn, peer=public_key(SERVER_SEED) if peer is None else peer
+            self.server.address, [alpn], peer=public_key(SERVER_SEED) if peer is None else peer
         )
 
     def connected(self) -> tuple[_native.Connection, _native.Connection]:

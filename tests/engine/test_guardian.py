@@ -81,7 +81,7 @@ def test_a_peer_that_computes_longer_than_the_idle_timeout_goes_on_acknowledging
         return said.readline().strip()
 
     port = int(answer())
-    connection = engine.connect(("127.0.0.1", port), ALPN, peer=public_key(SERVER_SEED))
+    connection = engine.connect(("127.0.0.1", port), [ALPN], peer=public_key(SERVER_SEED))
     while not any(isinstance(event, Event.Connected) for event in events):
         pump()
     stream = connection.open(unidirectional=True)

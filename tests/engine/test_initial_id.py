@@ -10,7 +10,7 @@ from tests.engine.pair import ALPN, SERVER_SEED, Pair, public_key
 
 
 def connect(pair: Pair, initial_id: bytes | None) -> _native.Connection:
-    return pair.client.engine.connect(pair.server.address, ALPN, peer=public_key(SERVER_SEED), initial_id=initial_id)
+    return pair.client.engine.connect(pair.server.address, [ALPN], peer=public_key(SERVER_SEED), initial_id=initial_id)
 
 
 def test_the_server_is_told_what_the_client_chose() -> None:

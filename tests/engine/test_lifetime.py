@@ -53,7 +53,7 @@ def connected(
     """Two engines on loopback and a connection between them, as each side sees it."""
     server, server_socket, address = bound(serves=True, config=config)
     client, client_socket, _ = bound(serves=False, config=config)
-    near = client.connect(address, ALPN, peer=public_key(SERVER_SEED))
+    near = client.connect(address, [ALPN], peer=public_key(SERVER_SEED))
     accepted: list[int] = []
     deadline = time.monotonic() + PATIENCE
     while not accepted and time.monotonic() < deadline:

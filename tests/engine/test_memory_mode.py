@@ -520,7 +520,7 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_a_host_that_is_no_address_is_refused() -> None:
     pair = Pair()
     with pytest.raises(ValueError, match="example"):
-        pair.client.engine.connect(("example.com", 1), ALPN, peer=os.urandom(32))
+        pair.client.engine.connect(("example.com", 1), [ALPN], peer=os.urandom(32))
 
 
 def test_giving_up_a_stream_says_whether_the_peer_is_to_be_told() -> None:

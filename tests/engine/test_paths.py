@@ -333,7 +333,7 @@ def test_on_sockets_a_path_leaves_through_the_one_at_its_local_address() -> None
     def accepted() -> list[int]:
         return [event.connection for engine, event in seen if engine is server and isinstance(event, Event.Connected)]
 
-    near = client.connect(("127.0.0.3", port), ALPN, peer=public_key(SERVER_SEED), local="127.0.0.1")
+    near = client.connect(("127.0.0.3", port), [ALPN], peer=public_key(SERVER_SEED), local="127.0.0.1")
     run(lambda: bool(accepted()))
     far = server.connection(accepted()[0])
     run(lambda: near.open_path(("127.0.0.4", port), "127.0.0.2", backup=True) is not None)

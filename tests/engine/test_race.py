@@ -33,7 +33,7 @@ class Course:
 
     def attempt(self, number: int, *, race: int = 1) -> _native.Connection:
         """Try the server's address with this number."""
-        return self.client.connect(SERVERS[number], ALPN, peer=public_key(SERVER_SEED), race=race)
+        return self.client.connect(SERVERS[number], [ALPN], peer=public_key(SERVER_SEED), race=race)
 
     def pump(self) -> None:
         """Let both sides do what is due."""
@@ -313,7 +313,7 @@ def test_races_do_not_disturb_one_another() -> None:
     for race in (1, 2):
         for number in (0, 1):
             course.attempt(number, race=race)
-    alone = course.client.connect(SERVERS[2], ALPN, peer=public_key(SERVER_SEED))
+    alone = course.client.connect(SERVERS[2], [ALPN], peer=public_key(SERVER_SEED))
     course.run(5.0)
     assert len(course.connected("client")) == len(course.connected("server")) == 3
     assert alone.id in course.connected("client")

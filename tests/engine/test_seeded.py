@@ -150,7 +150,7 @@ def first_datagrams(engine: _native.Engine, *, count: int) -> list[bytes]:
     """What it sends first for each of so many new connections."""
     sent = []
     for _ in range(count):
-        engine.connect(("192.0.2.2", 4433), ALPN, peer=public_key(SERVER_SEED))
+        engine.connect(("192.0.2.2", 4433), [ALPN], peer=public_key(SERVER_SEED))
         engine.pump(0.0)
         sent += [data for data, _, _ in engine.transmits()]
     return sent
@@ -230,7 +230,7 @@ def test_a_pump_at_the_time_asked_for_finds_its_timer_due(start: float) -> None:
     pair = Pair()
     engine = pair.client.engine
     engine.pump(start)
-    engine.connect(pair.server.address, ALPN, peer=public_key(SERVER_SEED))
+    engine.connect(pair.server.address, [ALPN], peer=public_key(SERVER_SEED))
     _, due, _, _ = engine.pump(start)
     for _ in range(50):
         if due is None:

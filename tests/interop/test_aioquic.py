@@ -231,7 +231,7 @@ async def theirs_serves(certificates: Certificates, *, retry: bool = False) -> A
     server, address = await serving(certificates, create_protocol=create, retry=retry)
     ours = Ours(certificates, serves=False)
     try:
-        near = ours.engine.connect(address, ALPN.encode(), name=NAME)
+        near = ours.engine.connect(address, [ALPN.encode()], name=NAME)
         ours.pump.wake()
         connected = await ours.next(Event.Connected)
         assert not connected.accepted
@@ -403,7 +403,7 @@ async def test_we_refuse_a_server_that_is_not_the_one_asked_for(
     server, address = await serving(certificates)
     ours = Ours(certificates if trusted else issue(), serves=False)
     try:
-        ours.engine.connect(address, ALPN.encode(), name=name)
+        ours.engine.connect(address, [ALPN.encode()], name=name)
         ours.pump.wake()
         lost = await ours.next(Event.Lost)
         assert lost.loss is Loss.Failed
