@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import weakref
 from collections import deque
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from quice import _native
 from quice._native import Event, Loss
+from quice.alpn import agreed
+from quice.control import ControlChannel
 from quice.errors import (
     ConnectionClosedError,
     DatagramError,
@@ -116,6 +119,8 @@ class Connection:
         self._drained = asyncio.Event()
         self._session: Session | None = None
         self._paths: PathObserver | None = None
+        self._control: ControlChannel | None = None
+        """Once established, with a peer that has one, too."""
         self.connect_seconds = 0.0
 
     @property
@@ -151,9 +156,10 @@ class Connection:
                 stream_id = self._native.open(unidirectional=unidirectional)
             except _native.ConnectionGone:
                 raise self._gone() from None
-            if stream_id is not None:
+            if stream_id is None:
+                await self._change()
+            elif self._is_visible(stream_id):
                 return self._stream(stream_id)
-            await self._change()
 
     async def accept_stream(self) -> Stream:
         """The next stream the peer opened. Raises `ConnectionClosedError` once the connection is over."""
@@ -253,16 +259,32 @@ class Connection:
 
     def _on_connected(self, event: Event.Connected) -> None:
         self._peer = PeerId(event.peer) if event.peer is not None else None
-        self._alpn = event.alpn.decode(errors="replace")
+        self._alpn, has_control = agreed(event.alpn)
+        if has_control:
+            self._control = ControlChannel(self._loop, is_client=not event.accepted)
+            if not event.accepted:
+                self._open_control()
         if not self._established.done():
             self._established.set_result(None)
+
+    def _open_control(self) -> None:
+        """As the client, open the channel before the application opens a stream."""
+        with contextlib.suppress(_native.ConnectionGone):
+            stream_id = self._native.open(unidirectional=False)
+            if stream_id is not None:
+                self._is_visible(stream_id)
+
+    def _is_visible(self, stream_id: int) -> bool:
+        """Whether the application gets to see a stream that was opened just now."""
+        return self._control is None or not self._control.takes(self, stream_id)
 
     def _on_lost(self, event: Event.Lost) -> None:
         self._end(_loss_error(event))
 
     def _on_opened(self, event: Event.Opened) -> None:
-        self._incoming.append(self._stream(event.stream))
-        self._notify()
+        if self._is_visible(event.stream):
+            self._incoming.append(self._stream(event.stream))
+            self._notify()
 
     def _on_readable(self, event: Event.Readable) -> None:
         if (stream := self._held(event.stream)) is not None:
@@ -301,6 +323,8 @@ class Connection:
         paths, self._paths = self._paths, None
         if paths is not None:
             paths.close()
+        if self._control is not None:
+            self._control.close()
         if not self._established.done():
             self._established.set_exception(error)
             # Whoever waits sees it; when nobody does, it is no news.

@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 from quice import _native
 from quice._native import Event
+from quice.alpn import answered, check, offered
 from quice.challenges import IMPROVEMENTS
 from quice.checks import Checks
 from quice.config import TransportConfig
 from quice.connection import Connection
+from quice.control import CONTROL_STREAMS
 from quice.discovery import Discovery, Exposure
 from quice.errors import (
     BindError,
@@ -91,7 +93,9 @@ class Endpoint:
         self._accepted: asyncio.Queue[Connection | None] = asyncio.Queue(_BACKLOG)
         credentials = _native.Credentials.raw_key(identity.secret_key)
         self._improvement = IMPROVEMENTS[checks]
-        self._pump = self._machine.pump(credentials, alpns, self._improvement.configured(config), self._dispatch)
+        self._pump = self._machine.pump(
+            credentials, answered(alpns), self._improvement.configured(config), self._dispatch, CONTROL_STREAMS
+        )
         self._bound: list[Address] = []
         self._alpns = tuple(alpns)
         self._rendezvous: RendezvousClient | None = None
@@ -144,12 +148,15 @@ class Endpoint:
         through.
 
         Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a host or
-        an external address that is no IP address, and `ServerUnreachableError` when the server can't be reached.
+        an external address that is no IP address and for an alpn that begins with `quice/1+`, and
+        `ServerUnreachableError` when the server can't be reached.
         """
         external = [ExternalAddress(each) if isinstance(each, str) else each for each in external_addresses]
         if lite:
             # RFC 8445 §5.1.1: a lite agent has host candidates alone.
             external = [replace(each, kind=CandidateKind.HOST) for each in external]
+        for alpn in alpns:
+            check(alpn)
         exposure = Exposure(interface_filter, candidate_filter, tuple(external), lite)
         return _Binding(
             lambda: cls(
@@ -197,11 +204,12 @@ class Endpoint:
         Raises a `ConnectError`: `ConnectTimeoutError`, `HandshakeError` when it is not the peer who answers or it does
         not speak `alpn`, `PeerUnreachableError` when the server does not know the peer, `NoPathError` when no
         candidates reach each other, `RefusedError`; and `NoServerError`. `ValueError` for a peer that is this endpoint
-        itself, and for an `establish` that can't be.
+        itself, for an `establish` that can't be, and for an `alpn` that begins with `quice/1+`.
         """
         self._raise_if_closed()
         if peer == self.peer:
             raise ValueError("this endpoint is the peer itself")
+        check(alpn)
         if establish != "initiator" and (address is not None or alpn not in self._alpns):
             raise ValueError(f"establish={establish!r} needs {alpn!r} among the endpoint's alpns, and no address")
         if Establish(establish) is Establish.UNKNOWN:
@@ -475,7 +483,7 @@ class Endpoint:
     ) -> Connection:
         try:
             native = self._pump.engine.connect(
-                address, [alpn.encode()], peer=peer.key, local=local, race=race, initial_id=initial_id
+                address, offered(alpn), peer=peer.key, local=local, race=race, initial_id=initial_id
             )
         except OSError as error:
             raise HandshakeError(str(error)) from error

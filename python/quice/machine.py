@@ -37,11 +37,16 @@ class Machine(Protocol):
     def pump(
         self,
         credentials: _native.Credentials,
-        alpns: Sequence[str],
+        alpns: Sequence[bytes],
         config: TransportConfig,
         dispatch: Callable[[_native.Event], None],
+        reserved_streams: int = 0,
     ) -> Pump:
-        """A QUIC engine on this machine's UDP, with what keeps it going on the event loop."""
+        """A QUIC engine on this machine's UDP, with what keeps it going on the event loop.
+
+        `alpns`: what it answers to, the preferred first. `reserved_streams`: bidirectional streams that a client may
+        open beside the settings' `max_streams`.
+        """
 
     def listen(self, host: str | None, port: int) -> socket.socket:
         """A listening TCP socket for `loop.create_server`: on one address, or on all, IPv4 and IPv6.
@@ -62,12 +67,13 @@ class System:
     def pump(
         self,
         credentials: _native.Credentials,
-        alpns: Sequence[str],
+        alpns: Sequence[bytes],
         config: TransportConfig,
         dispatch: Callable[[_native.Event], None],
+        reserved_streams: int = 0,
     ) -> Pump:
         """See `Machine`."""
-        engine = _native.Engine(credentials, [alpn.encode() for alpn in alpns], config, sockets=True)
+        engine = _native.Engine(credentials, list(alpns), config, sockets=True, reserved_streams=reserved_streams)
         return SocketPump(engine, dispatch)
 
     def listen(self, host: str | None, port: int) -> socket.socket:

@@ -46,13 +46,16 @@ class SimMachine:
     def pump(
         self,
         credentials: _native.Credentials,
-        alpns: Sequence[str],
+        alpns: Sequence[bytes],
         config: TransportConfig,
         dispatch: Callable[[_native.Event], None],
+        reserved_streams: int = 0,
     ) -> SimPump:
         """See `quice.machine.Machine`."""
         seed = random_bytes(self.random, 32)
-        engine = _native.Engine(credentials, [alpn.encode() for alpn in alpns], config, sockets=False, seed=seed)
+        engine = _native.Engine(
+            credentials, list(alpns), config, sockets=False, seed=seed, reserved_streams=reserved_streams
+        )
         return SimPump(self._loop, self.host, engine, dispatch)
 
     def listen(self, host: str | None, port: int) -> socket.socket:
