@@ -16,7 +16,7 @@ from typing import Protocol
 
 from quice import _native
 from quice.config import TransportConfig
-from quice.network import LocalAddress, local_addresses
+from quice.network import LocalAddress, NetworkChange, SystemWatch, Watch, local_addresses
 from quice.pump import Pump, SocketPump
 from quice.wire import Random
 
@@ -33,6 +33,9 @@ class Machine(Protocol):
 
     def addresses(self) -> list[LocalAddress]:
         """The addresses that a peer could be reached from: those of loopback only when there are no others."""
+
+    def watch(self, callback: Callable[[NetworkChange], None]) -> Watch:
+        """Call back whenever these addresses or the default routes have changed, and when the machine has slept."""
 
     def pump(
         self,
@@ -63,6 +66,10 @@ class System:
     def addresses(self) -> list[LocalAddress]:
         """See `Machine`."""
         return local_addresses()
+
+    def watch(self, callback: Callable[[NetworkChange], None]) -> Watch:
+        """See `Machine`."""
+        return SystemWatch(callback)
 
     def pump(
         self,

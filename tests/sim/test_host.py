@@ -240,7 +240,7 @@ def phone(world: World, *, weak: bool = False) -> Host:
 
 def seen_from(host: Host, source: str, world: World, clock: HeapClock) -> list[str]:
     """Through which site a packet from `source` reaches a server."""
-    server = world.host("server")
+    server = world.hosts.get("server") or world.host("server")
     passed: list[Passage] = []
     world.watch(passed.append)
     Socket(host, source).send(b"hello", Address(address(server), Socket(server).port))
@@ -275,6 +275,25 @@ def test_a_host_may_leave_one_network_and_join_another(world: World, clock: Heap
     Socket(world.sites["wifi"].host("left")).send(b"gone", Address("192.168.1.11", 9))
     clock.drain()
     assert fates(trace, b"gone") == [Fate.SENT, Fate.NO_ROUTE]
+
+
+def test_a_host_that_moves_has_its_interface_in_another_network(
+    world: World, clock: HeapClock, trace: list[Passage]
+) -> None:
+    host = world.host("laptop")
+    host.move(world.site("cafe", nat=Nat.PORT_RESTRICTED))
+    assert [(each.host, each.interface) for each in host.addresses()][2:] == [("192.168.1.11", "eth0")]
+    assert seen_from(host, "0.0.0.0", world, clock) == ["cafe"]
+    host.move(world.site("home", nat=Nat.PORT_RESTRICTED), "eth0", link=Conditions(delay=0.5))
+    assert seen_from(host, "0.0.0.0", world, clock) == ["home"]
+    assert clock.time() == 0.5
+
+
+def test_another_metric_makes_another_interface_the_preferred_one(world: World, clock: HeapClock) -> None:
+    host = phone(world)
+    assert seen_from(host, "0.0.0.0", world, clock) == ["wifi"]
+    host.interfaces["wlan0"].metric = 1
+    assert seen_from(host, "0.0.0.0", world, clock) == ["lte"]
 
 
 def test_a_bound_address_has_its_packets_leave_by_its_interface(world: World, clock: HeapClock) -> None:

@@ -259,6 +259,17 @@ def test_a_reboot_may_bring_another_external_address() -> None:
     assert nat.out(ALICE, SERVER) == Address("198.51.100.1", 5000)
 
 
+@pytest.mark.parametrize("allocation", PortAllocation)
+def test_rebinding_gives_another_port_and_what_comes_to_the_old_one_is_lost(allocation: PortAllocation) -> None:
+    nat = Nat(NatBehaviour(filtering=INDEPENDENT, ports=allocation))
+    for _ in range(5):
+        before, tcp = nat.out(ALICE, SERVER), nat.out(ALICE, SERVER, protocol=Protocol.TCP)
+        nat.translator.rebind()
+        assert nat.back(SERVER, before) is None
+        assert nat.out(ALICE, SERVER).port != before.port
+        assert nat.out(ALICE, SERVER, protocol=Protocol.TCP) == tcp
+
+
 def test_ipv6_is_not_translated() -> None:
     nat = Nat(NatBehaviour())
     inside, outside = Address("2001:db8:1::11", 5000), Address("2001:db8::1", 80)

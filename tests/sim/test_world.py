@@ -220,6 +220,18 @@ def test_a_rebooted_nat_lets_answers_in_only_after_something_went_out(
     assert alice.texts == [b"found"]
 
 
+def test_a_rebound_site_is_seen_with_another_port(world: World, clock: HeapClock, server: Socket) -> None:
+    site = world.site(nat=Nat.PORT_RESTRICTED)
+    alice = Socket(site.host("alice"))
+    for _ in range(2):
+        alice.send(b"", target(server, world))
+        clock.drain()
+        site.rebind()
+    first, second = server.received
+    assert first.source.host == second.source.host == site.external[0]
+    assert first.source.port == alice.port != second.source.port
+
+
 def test_a_renumbered_site_is_found_at_its_new_address_and_not_at_the_old(
     world: World, clock: HeapClock, server: Socket, trace: list[Passage]
 ) -> None:

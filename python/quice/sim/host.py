@@ -22,6 +22,7 @@ from quice.wire import Address
 
 if TYPE_CHECKING:
     from quice.sim.machine import SimMachine
+    from quice.sim.site import Site
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ class Host:
         self._routes: dict[tuple[str, str | None], _Route] = {}
         self._own: dict[str, Interface | None] = dict.fromkeys(_LOOPBACK)
         self._numbers = itertools.count(1)
+        self._watchers: list[Callable[[], None]] = []
         self._machine: SimMachine | None = None
 
     @property
@@ -171,10 +173,36 @@ class Host:
         interface.watch(self._renew)
         self._renew()
 
-    def remove_interface(self, interface: Interface) -> None:
+    def unplug(self, interface: str) -> None:
         """Take an interface away."""
-        del self.interfaces[interface.name]
-        self._renew()
+        plugged = self.interfaces.pop(interface)
+        plugged.assign([])
+        plugged.link.cut()
+
+    def move(self, site: Site, interface: str = "eth0", **options: Any) -> None:
+        """Unplug an interface here and plug it in there, as when a laptop is carried to another place.
+
+        options: as of `Site.join`.
+        """
+        self.unplug(interface)
+        site.join(self, interface, **options)
+
+    def default_routes(self) -> list[str]:
+        """What tells the ways out of this host from others."""
+        return [
+            f"IPv{version} {interface.name} {interface.router.name} {interface.metric}"
+            for interface in self.interfaces.values()
+            if interface.up
+            for version in interface.versions()
+        ]
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` whenever the addresses or the default routes may have changed."""
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Call no more."""
+        self._watchers.remove(watcher)
 
     def change_address(self, interface: str, *addresses: str) -> None:
         """Have other addresses on an interface, each with its prefix length: `192.168.1.7/24`."""
@@ -287,6 +315,8 @@ class Host:
         for interface in self.interfaces.values():
             if interface.up:
                 self._own |= dict.fromkeys(interface.hosts(), interface)
+        for watcher in list(self._watchers):
+            watcher()
 
 
 def _conflicts(local: Address, bindings: dict[Address, Binding]) -> bool:

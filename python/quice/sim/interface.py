@@ -20,7 +20,7 @@ class Interface:
         self.link = link
         self.addresses: list[IpInterface] = []
         self.router = router
-        self.metric = metric
+        self._metric = metric
         self._watchers: list[Callable[[], None]] = []
         link.watch(self._changed)
 
@@ -28,6 +28,16 @@ class Interface:
     def up(self) -> bool:
         """Whether its addresses can be used."""
         return self.link.up
+
+    @property
+    def metric(self) -> int:
+        """Of several ways out a host takes that with the lowest."""
+        return self._metric
+
+    @metric.setter
+    def metric(self, metric: int) -> None:
+        self._metric = metric
+        self._changed()
 
     def assign(self, addresses: Iterable[IpInterface]) -> None:
         """Have these addresses and no others; the router knows at once."""
@@ -49,6 +59,10 @@ class Interface:
         """Those that a packet to `ip` may come from."""
         return [address.ip for address in self.addresses if address.version == ip.version]
 
+    def versions(self) -> list[int]:
+        """The versions of IP that it has a default route for."""
+        return sorted({address.version for address in self.addresses if not address.ip.is_link_local})
+
     def match(self, ip: IpAddress) -> int:
         """How many bits of `ip` this interface's best route has: 0 is its default route, -1 none."""
         mine = [address for address in self.addresses if address.version == ip.version]
@@ -58,7 +72,7 @@ class Interface:
         return max(direct, default=0 if routed else -1)
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Call `watcher` whenever its addresses or its being up have changed."""
+        """Call `watcher` whenever its addresses, its metric or its being up have changed."""
         self._watchers.append(watcher)
 
     def _changed(self) -> None:

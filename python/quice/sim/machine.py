@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from quice import _native
 from quice.config import TransportConfig
-from quice.network import LocalAddress
+from quice.network import LocalAddress, Monitor, NetworkChange, NetworkState
 from quice.sim.clock import SimLoop
 from quice.sim.packet import Packet, Protocol
 from quice.sim.pump import SimPump
@@ -37,11 +37,18 @@ class SimMachine:
         self._loop = loop
         self._names = names
         self._deferred: list[asyncio.TimerHandle] = []
+        self._watches: list[SimWatch] = []
 
     def addresses(self) -> list[LocalAddress]:
         """See `quice.machine.Machine`."""
         found = self.host.addresses()
         return [address for address in found if not address.ip.is_loopback] or found
+
+    def watch(self, callback: Callable[[NetworkChange], None]) -> SimWatch:
+        """See `quice.machine.Machine`."""
+        watch = SimWatch(self.host, callback, self._watches.remove)
+        self._watches.append(watch)
+        return watch
 
     def pump(
         self,
@@ -75,6 +82,8 @@ class SimMachine:
         """The host has woken: what was due meanwhile is due now."""
         deferred, self._deferred = self._deferred, []
         self._loop.run_soon(deferred)
+        for watch in self._watches:
+            watch.notice(woken=True)
 
     def start(self, program: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """See `Host.start`."""
@@ -117,6 +126,32 @@ class SimMachine:
         local = Address(*local_addr) if local_addr is not None else Address("::" if six else "0.0.0.0", 0)
         transport = DatagramTransport(self._loop, self.host, protocol, local, remote)
         return transport, protocol
+
+
+class SimWatch:
+    """See `quice.network.Watch`: a host's own interfaces give the notices."""
+
+    def __init__(self, host: Host, tell: Callable[[NetworkChange], None], forget: Callable[[SimWatch], None]) -> None:
+        """`forget` is called when it is closed."""
+        self._host = host
+        self._forget = forget
+        # Interfaces change at nobody's hands in particular: who is told of it runs on this machine.
+        self._context = copy_context()
+        self._monitor = Monitor(lambda: NetworkState.of(host.addresses(), host.default_routes()), tell)
+        self._open = True
+        host.watch(self.notice)
+
+    def notice(self, *, woken: bool = False) -> None:
+        """Something may have changed; `woken`: the host has slept."""
+        self._context.run(lambda: self._monitor.notice(woken=woken))
+
+    def close(self) -> None:
+        """See `quice.network.Watch`."""
+        if self._open:
+            self._open = False
+            self._host.unwatch(self.notice)
+            self._monitor.close()
+            self._forget(self)
 
 
 class DatagramTransport(asyncio.DatagramTransport):

@@ -80,6 +80,8 @@ class _Table:
         self.timeout = timeout
         self.outbound: dict[tuple[Address, object], _Mapping] = {}
         self.inbound: dict[Address, list[_Mapping]] = {}
+        self.retired: frozenset[Address] = frozenset()
+        """External addresses that are not given again for now."""
 
     def add(self, mapping: _Mapping) -> None:
         self.outbound[mapping.key] = mapping
@@ -96,7 +98,7 @@ class _Table:
         for mapping in list(self.inbound.get(external, ())):
             if mapping.expires <= now:
                 self.remove(mapping)
-        return external not in self.inbound
+        return external not in self.inbound and external not in self.retired
 
 
 class Translator:
@@ -122,6 +124,11 @@ class Translator:
         self._tcp = _Table(self.behaviour.tcp_timeout)
         self._pairs: dict[str, str] = {}
         self._last_port = self._rng.randrange(_WELL_KNOWN, _PORTS)
+
+    def rebind(self) -> None:
+        """Forget the mappings of UDP; who is mapped again gets another external port than it had."""
+        before, self._udp = self._udp, _Table(self.behaviour.timeout)
+        self._udp.retired = frozenset(before.inbound)
 
     def outbound(self, packet: Packet, now: float) -> Packet | None:
         """The packet as it leaves the site, None when no port is left for it."""
@@ -175,8 +182,9 @@ class Translator:
 
     def _allocate(self, internal: Address, table: _Table, now: float) -> Address | None:
         host = self._external_host(internal.host)
-        if self.behaviour.ports is PortAllocation.OVERLOADED:
-            return Address(host, internal.port)
+        same = Address(host, internal.port)
+        if self.behaviour.ports is PortAllocation.OVERLOADED and same not in table.retired:
+            return same
         for port in self._ports(internal.port):
             external = Address(host, port)
             if table.is_free(external, now):

@@ -90,9 +90,7 @@ class Site:
     def leave(self, host: Host) -> None:
         """Take away the interface that a host has here, as when a phone leaves the reach of its Wi-Fi for good."""
         for interface in self._interfaces(host):
-            interface.assign([])
-            interface.link.cut()
-            host.remove_interface(interface)
+            host.unplug(interface.name)
 
     def move(self, host: Host) -> None:
         """Give a host other addresses of this network, as when its lease is not renewed."""
@@ -104,6 +102,11 @@ class Site:
         for box in (self.nat, self.nat64, self.firewall):
             if box is not None:
                 box.reboot()
+
+    def rebind(self) -> None:
+        """Have the site's NATs forget their mappings of UDP; what a host sends next gets another external port."""
+        for nat in self._translators:
+            nat.rebind()
 
     def renumber(self) -> None:
         """Have the provider give the site's NATs other external addresses; they forget all they know."""
