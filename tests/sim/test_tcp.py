@@ -15,7 +15,7 @@ from quice.sim.packet import Fate, Packet, Passage, Protocol
 from quice.sim.simulation import Simulation
 from quice.sim.tcp import Flag
 from quice.sim.world import World
-from tests.sim.sockets import address
+from tests.sim.sockets import address, refused
 
 PORT = 80
 NEAR = Conditions(delay=0.02)
@@ -147,6 +147,17 @@ async def test_connecting_without_a_route_fails_at_once(simulation: Simulation, 
         await asyncio.open_connection("192.0.2.1", PORT)
     assert error.value.errno == errno.ENETUNREACH
     assert simulation.loop.time() == 0
+
+
+async def test_who_loses_the_route_while_connecting_is_told_at_the_next_try(simulation: Simulation, near: Host) -> None:
+    failures: list[object] = []
+    simulation.loop.set_exception_handler(lambda _, context: failures.append(context))
+    silent = simulation.world.site(nat=Nat.PORT_RESTRICTED).external[0]
+    simulation.world.at(0.1, near.interfaces["eth0"].link.cut)
+    with near, refused(errno.EINVAL):
+        await asyncio.open_connection(silent, 7)
+    assert simulation.loop.time() < 1
+    assert failures == []
 
 
 async def test_a_connection_outlives_a_cut_that_its_patience_bears(world: World, near: Host, far: Host) -> None:

@@ -334,9 +334,11 @@ class TcpTransport(asyncio.Transport):
             self._lose(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
             return
         self._rto = min(2 * self._rto, _MAX_RTO)
-        for sent in itertools.islice(self._unacked, _BURST):
+        for sent in list(itertools.islice(self._unacked, _BURST)):
             sent.at = None
             self._transmit(sent.end - _length(sent.content, sent.flags), sent.content, sent.flags)
+        if self._state is _State.CLOSED:
+            return
         if not self._unacked:
             # RFC 9293 §3.8.6.1: the peer's window is shut, and what opens it may have been lost. Something that it has
             # already makes it say what it has.
