@@ -185,6 +185,8 @@ class ServerUnreachableError(SignallingError):
     """The rendezvous server can't be reached, or does not do its work."""
 
     def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
         super().__init__(
             f"the rendezvous server {url} can't be reached: {reason}. Check the URL (ws:// or wss://) and that "
             "`quice serve` runs there"

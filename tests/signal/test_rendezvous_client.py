@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from quice.errors import PeerUnreachableError, ServerUnreachableError, SignallingClosedError
 from quice.identity import Identity
 from quice.server import Server
-from quice.signal import protocol, rendezvous
+from quice.signal import protocol, rendezvous, servers
 from quice.signal.messages import VERSION, Bye, EndOfCandidates, Offer, encode
 from quice.signal.protocol import (
     Challenge,
@@ -40,6 +40,7 @@ Behaviour = Callable[[ServerConnection], Awaitable[None]]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long waits between two tries to reach the server again."""
     monkeypatch.setattr(rendezvous, "_BACKOFF", (0.01, 0.05))
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 0.2)
 
 
 class Sessions(asyncio.Queue[RendezvousSignalling]):
@@ -163,14 +164,14 @@ async def test_a_session_outlives_a_restart_of_the_server() -> None:
         port = urlsplit(first.url).port
         assert port is not None
         async with Server("127.0.0.1", port, 0) as again:
-            await until(lambda: len(again.rendezvous) == 2 and one._socket is not None)
+            await until(lambda: len(again.rendezvous) == 2 and one.is_registered)
             await near.send(Bye())
             assert await waiting == Bye()
 
 
 async def test_a_server_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "_KEEPALIVE", 0.1)
-    monkeypatch.setattr(rendezvous, "_CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(servers, "_KEEPALIVE", 0.1)
+    monkeypatch.setattr(servers, "CLOSE_TIMEOUT", 0.1)
     registrations: asyncio.Queue[Register] = asyncio.Queue()
 
     async def behave(connection: ServerConnection) -> None:
@@ -189,14 +190,14 @@ async def test_a_peer_that_was_replaced_waits_until_the_other_is_gone(
     identity, third = Identity.generate(), Identity.generate().peer
     async with client(server.url, identity) as (old, sessions):
         async with client(server.url, identity) as (new, _):
-            await until(lambda: old._socket is None)
+            await until(lambda: not old.is_registered)
             with pytest.raises(ServerUnreachableError, match="another program has registered with this identity"):
                 await old.open(third).send(OFFER)
             # Time for a few tries.
             await asyncio.sleep(0.3)
-            assert new._socket is not None
-            assert old._socket is None
-        await until(lambda: old._socket is not None)
+            assert new.is_registered
+            assert not old.is_registered
+        await until(lambda: old.is_registered)
         async with client(server.url) as (one, _):
             await one.open(identity.peer).send(OFFER)
             assert await (await sessions.get()).receive() == OFFER
@@ -262,7 +263,7 @@ async def leaves_late(connection: ServerConnection) -> None:
 async def test_a_server_that_does_not_do_its_work_is_named_with_the_reason(
     behave: Behaviour, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendezvous, "_CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr(servers, "ANSWER_TIMEOUT", 0.3)
     async with behaving(behave) as url:
         with pytest.raises(ServerUnreachableError, match=why) as failure:
             await RendezvousClient(url, Identity.generate(), print).start()
@@ -395,7 +396,7 @@ async def test_closing_a_client_ends_every_session_and_leaves_the_server(server:
 
 
 async def test_a_client_closes_in_time_beside_a_server_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "_CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(servers, "CLOSE_TIMEOUT", 0.1)
     loop = asyncio.get_running_loop()
 
     async def behave(connection: ServerConnection) -> None:
@@ -418,7 +419,7 @@ async def test_a_client_can_be_closed_while_the_server_is_away() -> None:
     async with contextlib.AsyncExitStack() as stack:
         async with Server("127.0.0.1", 0, 0) as server:
             one, _ = await stack.enter_async_context(client(server.url))
-        await until(lambda: one._socket is None)
+        await until(lambda: not one.is_registered)
         await one.close()
 
 
@@ -471,5 +472,5 @@ async def test_the_log_names_no_address_and_no_peer_at_info(caplog: pytest.LogCa
         async with Server("127.0.0.1", 0, 0) as server:
             one, _ = await stack.enter_async_context(client(server.url))
             await one.open(Identity.generate().peer).send(OFFER)
-        await until(lambda: one._socket is None)
+        await until(lambda: not one.is_registered)
     assert [record.message for record in caplog.records] == ["the rendezvous server is gone; trying to reach it again"]

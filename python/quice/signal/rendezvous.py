@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
 from quice.errors import PeerUnreachableError, ServerUnreachableError, SignallingClosedError
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
-from quice.signal import protocol
+from quice.signal import protocol, servers
 from quice.signal.messages import Message, Offer, SignalDecodeError, decode, encode
 from quice.signal.protocol import (
     SESSION_LENGTH,
-    Challenge,
     Deliver,
     Delivered,
     ProtocolDecodeError,
@@ -31,19 +29,19 @@ from quice.signal.protocol import (
     ToServer,
     Undeliverable,
 )
+from quice.signal.servers import Greeting, answer_of, reach
 from quice.wire import Address, random_bytes
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT = 10.0
-"""Seconds to open the WebSocket, and again to register."""
-_CLOSE_TIMEOUT = 1.0
-_KEEPALIVE = 20.0
-"""Seconds between two pings to the server, and that it may take to answer one."""
-_WRITE_LIMIT = 1 << 20
-"""Bytes that may wait to be sent before `send` waits. Pings would wait with it, and a dead server not be noticed."""
 _BACKOFF = (0.25, 15.0)
-"""Seconds before the first and, doubled each time, at most before a later try to reach the server again."""
+"""The most seconds before the first and, doubled each time, before a later try to reach the server again."""
+_PATIENCE = 5.0
+"""Seconds that a message waits for the server to be reached again."""
+_UNMEASURED = 0.5
+"""Seconds for an answer of a server whose round trip is not known yet."""
+_ANSWER_ROUND_TRIPS, _ANSWER_BOUNDS = 3, (0.2, 2.0)
+"""Round trips for an answer, and how many seconds that is at least and at most: another network has others."""
 _MAX_SESSIONS = 256
 _MAX_WAITING = 128
 """Messages of one session that wait to be received."""
@@ -97,45 +95,115 @@ class RendezvousSignalling:
         self._changed.set()
 
 
+@dataclass(eq=False)
+class _Registration:
+    """A WebSocket on which a server knows this peer."""
+
+    greeting: Greeting
+    since: float
+    rtt: float
+
+    @property
+    def websocket(self) -> ClientConnection:
+        return self.greeting.websocket
+
+    @property
+    def local_host(self) -> str:
+        host: str = self.websocket.local_address[0]
+        return host.partition("%")[0]
+
+
 class RendezvousClient:
     """A peer's registration with a rendezvous server, kept up for as long as it lives.
 
     `on_session` is called with each session that another peer begins with us.
+
+    Of several servers it takes the first that answers, and stays with it; when that one is lost, it is tried again
+    before the next. Peers at two servers find each other only if these share who is where.
     """
 
-    def __init__(self, url: str, identity: Identity, on_session: Callable[[RendezvousSignalling], None]) -> None:
-        self.url = url
+    def __init__(
+        self, server: str | Sequence[str], identity: Identity, on_session: Callable[[RendezvousSignalling], None]
+    ) -> None:
+        self.urls = (server,) if isinstance(server, str) else tuple(server)
+        if not self.urls:
+            raise ValueError("no rendezvous server: name one, or several")
+        self.url = self.urls[0]
+        """The server that is used now, or was last."""
         self.stun_servers: tuple[Address, ...] = ()
         """The server's STUN service, at each of the addresses that the URL's host has."""
         self._identity = identity
-        self._rng = this_machine().random
+        self._machine = this_machine()
+        self._rng = self._machine.random
+        self._loop = asyncio.get_running_loop()
         self._on_session = on_session
         self._sessions: Sessions = {}
-        self._socket: ClientConnection | None = None
+        self._known: dict[str, Greeting] = {}
+        self._registration: _Registration | None = None
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """Who waits for another registration, in order."""
         self._trouble = "this endpoint is not registered with it"
-        self._keeper: asyncio.Task[None] | None = None
+        self._replaced = False
+        """Whether another program has registered with this identity."""
+        self._closed = False
+        self._renewal: asyncio.Task[None] | None = None
+        self._renewing_since = 0.0
+        self._failures = 0
+        # In order, as a set would not be.
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     async def start(self) -> None:
         """Register. Raises `ServerUnreachableError` when that fails; later losses are mended quietly."""
-        self._socket = await self._register()
-        self._keeper = asyncio.create_task(self._keep(), name="quice rendezvous")
+        self._adopt(await self._register(replace=True))
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether a server knows this peer, as far as is known here."""
+        return self._registration is not None
+
+    async def wait_registered(self) -> None:
+        """Wait until a server knows this peer. Raises `ServerUnreachableError` when this is closed."""
+        while self._registration is None:
+            await self._next()
+
+    async def check(self, within: float | None = None) -> None:
+        """Make sure that the server is there, and register again at once if it is not: call this when the network has
+        changed, or there are doubts. Returns when this peer is registered for certain, however long that takes; raises
+        `ServerUnreachableError` when this is closed.
+
+        within: seconds that the server has to answer; by default three round trips. An old connection stays until a new
+        one is registered, for it may be alive after all.
+        """
+        if self._closed:
+            raise ServerUnreachableError(self.url, self._trouble)
+        self._failures = 0
+        doubted = self._registration
+        if doubted is None or not self._has(doubted.local_host):
+            self._renew()
+        elif await self._answers(doubted, within):
+            return
+        elif self._registration in (doubted, None):
+            self._renew()
+        while self._registration in (doubted, None):
+            await self._next()
 
     async def close(self) -> None:
         """Leave the server; all sessions end."""
-        self._trouble = "this endpoint is closed"
+        self._trouble, self._closed = "this endpoint is closed", True
+        registration = self._set(None)
         for session in list(self._sessions.values()):
             await session.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
         try:
-            if self._keeper is not None:
-                self._keeper.cancel()
-                await asyncio.gather(self._keeper, return_exceptions=True)
-            if self._socket is not None:
-                await self._socket.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if registration is not None:
+                await registration.websocket.close()
         finally:
             # Cancelled, it would stay open.
-            websocket, self._socket = self._socket, None
-            if websocket is not None:
-                websocket.transport.abort()
+            if registration is not None:
+                registration.websocket.transport.abort()
 
     def open(self, peer: PeerId) -> RendezvousSignalling:
         """Begin a session with a peer; the first message tells it."""
@@ -143,79 +211,148 @@ class RendezvousClient:
         signalling = self._sessions[peer, session] = RendezvousSignalling(self, peer, session)
         return signalling
 
-    async def _register(self, *, replace: bool = True) -> ClientConnection:
-        try:
-            # The environment's proxies are for browsing; one that is in the way of the server is not expected.
-            websocket = await connect(
-                self.url,
-                compression=None,
-                proxy=None,
-                max_size=protocol.MAX_FRAME,
-                open_timeout=_CONNECT_TIMEOUT,
-                close_timeout=_CLOSE_TIMEOUT,
-                ping_interval=_KEEPALIVE,
-                ping_timeout=_KEEPALIVE,
-                write_limit=_WRITE_LIMIT,
-            )
-        except (OSError, asyncio.TimeoutError, WebSocketException, ValueError) as error:
-            raise ServerUnreachableError(self.url, str(error)) from error
-        # Not wait_for, which can lose a cancellation that comes together with the result (before Python 3.12).
-        loop = asyncio.get_running_loop()
-        deadline = loop.call_later(_CONNECT_TIMEOUT, websocket.transport.abort)
-        try:
-            await self._introduce(websocket, replace)
-        except (OSError, WebSocketException, ProtocolDecodeError) as error:
-            await _close(websocket)
-            why = "no answer in time" if loop.time() >= deadline.when() else f"it is no rendezvous server: {error}"
-            raise ServerUnreachableError(self.url, why) from error
-        except BaseException:
-            await _close(websocket)
-            raise
-        finally:
-            deadline.cancel()
-        return websocket
+    async def _register(self, *, replace: bool) -> _Registration:
+        """Register with the server that was used last, or else with one of the others."""
+        last = self.urls.index(self.url)
+        urls = [*self.urls[last:], *self.urls[:last]]
+        while True:
+            greeting = await reach(urls, self._known)
+            urls.remove(greeting.url)
+            try:
+                return await self._introduce(greeting, replace)
+            except ServerUnreachableError:
+                greeting.websocket.transport.abort()
+                if not urls:
+                    raise
+            except BaseException:
+                greeting.websocket.transport.abort()
+                raise
 
-    async def _introduce(self, websocket: ClientConnection, replace: bool) -> None:
-        challenge = protocol.decode_to_peer(await websocket.recv())
-        if not isinstance(challenge, Challenge) or challenge.version != protocol.VERSION:
-            raise ServerUnreachableError(self.url, "it speaks another version of the protocol")
-        peer = self._identity.peer
-        signature = self._identity.sign(protocol.signed_text(challenge.nonce, peer))
+    async def _introduce(self, greeting: Greeting, replace: bool) -> _Registration:
+        peer, asked = self._identity.peer, self._loop.time()
+        signature = self._identity.sign(protocol.signed_text(greeting.challenge.nonce, peer))
         register = Register(version=protocol.VERSION, peer=peer.key, signature=signature, replace=replace)
-        await websocket.send(protocol.encode(register))
-        answer = protocol.decode_to_peer(await websocket.recv())
+        with contextlib.suppress(WebSocketException):
+            await greeting.websocket.send(protocol.encode(register))
+        answer = await answer_of(greeting.url, greeting.websocket)
         if not isinstance(answer, Registered):
             why = f": {answer.text}" if isinstance(answer, Refused) else ""
-            raise ServerUnreachableError(self.url, f"it refused the registration{why}")
-        self.stun_servers = await _addresses(self.url, answer.stun_port)
+            raise ServerUnreachableError(greeting.url, f"it refused the registration{why}")
+        stun = answer.stun_port
+        self.stun_servers = tuple(Address(host, stun) for host in greeting.hosts) if stun else ()
+        now = self._loop.time()
+        return _Registration(greeting, since=now, rtt=now - asked)
 
-    async def _keep(self) -> None:
-        """Receive, and register again whenever the server goes away."""
-        loop = asyncio.get_running_loop()
-        delay, replaced = _BACKOFF[0], False
+    def _adopt(self, registration: _Registration) -> None:
+        greeting = registration.greeting
+        self.url = greeting.url
+        self._known[greeting.url] = greeting
+        self._replaced, self._renewal = False, None
+        previous = self._set(registration)
+        self._spawn(self._read(registration), "quice rendezvous")
+        if previous is not None:
+            self._spawn(_retire(previous.websocket), "quice rendezvous before")
+
+    def _set(self, registration: _Registration | None) -> _Registration | None:
+        """Have this one from now on; returns the one until now."""
+        previous, self._registration = self._registration, registration
+        for waiter in self._waiting:
+            _wake(waiter)
+        return previous
+
+    async def _read(self, registration: _Registration) -> None:
+        """Receive until the WebSocket ends, and have a new one then if it is still the one that is used."""
+        websocket = registration.websocket
+        with contextlib.suppress(WebSocketException):
+            async for frame in websocket:
+                self._receive(frame)
+        if registration is not self._registration:
+            return
+        # If a new registration is on its way, it is that which has replaced this one.
+        self._replaced = websocket.close_code == protocol.REPLACED and self._renewal is None
+        if self._replaced:
+            self._trouble = "another program has registered with this identity, which takes one at a time"
+            logger.warning("%s; this one waits until it is gone", self._trouble)
+        else:
+            self._trouble = "the connection to it is lost"
+            logger.info("the rendezvous server is gone; trying to reach it again")
+        # A server that ends each connection soon is not to be pressed.
+        if self._loop.time() - registration.since > _BACKOFF[1]:
+            self._failures = 0
+        self._set(None)
+        if self._renewal is None:
+            self._renew(self._delay())
+
+    def _renew(self, delay: float = 0.0) -> None:
+        """Register again, in place of a try that has not come far or began long ago: in another network perhaps."""
+        now = self._loop.time()
+        if self._renewal is not None:
+            if 0 <= now - self._renewing_since < _UNMEASURED:
+                return
+            self._renewal.cancel()
+        self._renewal = self._spawn(self._register_again(delay), "quice rendezvous again")
+
+    async def _register_again(self, delay: float) -> None:
         while True:
-            if self._socket is not None:
-                since = loop.time()
-                with contextlib.suppress(WebSocketException):
-                    async for frame in self._socket:
-                        self._receive(frame)
-                replaced = self._socket.close_code == protocol.REPLACED
-                self._socket = None
-                if replaced:
-                    self._trouble = "another program has registered with this identity, which takes one at a time"
-                    logger.warning("%s; this one waits until it is gone", self._trouble)
-                    delay = _BACKOFF[1]
-                else:
-                    self._trouble = "the connection to it is lost"
-                    logger.info("the rendezvous server is gone; trying to reach it again")
-                    # A server that ends each connection soon is not to be pressed.
-                    if loop.time() - since > _BACKOFF[1]:
-                        delay = _BACKOFF[0]
-            # Jittered, so that all of a server's peers do not come back at the same moment.
-            await asyncio.sleep(delay * (0.5 + self._rng.getrandbits(16) / (2 << 16)))
-            delay = min(2 * delay, _BACKOFF[1])
-            with contextlib.suppress(ServerUnreachableError):
-                self._socket = await self._register(replace=not replaced)
+            self._renewing_since = self._loop.time() + delay
+            await asyncio.sleep(delay)
+            try:
+                registration = await self._register(replace=not self._replaced)
+            except ServerUnreachableError as error:
+                logger.debug("not registered again: %s", error)
+                delay = self._delay()
+            else:
+                self._adopt(registration)
+                return
+
+    def _delay(self) -> float:
+        """Seconds before the next try: exponential, with all of it left to chance, for all of a server's peers lose it
+        at the same moment.
+        """
+        first, last = _BACKOFF
+        most = last if self._replaced else min(first * 2**self._failures, last)
+        self._failures = min(self._failures + 1, 30)
+        return most * self._rng.getrandbits(16) / (1 << 16)
+
+    def _has(self, host: str) -> bool:
+        """Whether the machine still has this address."""
+        addresses = [address.host.partition("%")[0] for address in self._machine.addresses()]
+        return host in addresses or Address(host, 0).ip.is_loopback
+
+    async def _answers(self, registration: _Registration, within: float | None) -> bool:
+        """Whether the server answers a ping in time."""
+        if within is None:
+            least, most = _ANSWER_BOUNDS
+            within = min(max(least, _ANSWER_ROUND_TRIPS * registration.rtt), most)
+        ping = self._spawn(_ping(registration), "quice rendezvous ping")
+        try:
+            # Not wait_for, which can lose a cancellation that comes together with the result (before Python 3.12).
+            done, _ = await asyncio.wait([ping], timeout=within)
+        finally:
+            ping.cancel()
+        return bool(done) and not ping.cancelled() and ping.exception() is None
+
+    async def _next(self, timeout: float | None = None) -> None:
+        """Wait for another registration, or none, for so many seconds at most. Raises `ServerUnreachableError` when
+        this is closed.
+        """
+        if self._closed:
+            raise ServerUnreachableError(self.url, self._trouble)
+        waiter = self._loop.create_future()
+        self._waiting[waiter] = None
+        timer = None if timeout is None else self._loop.call_later(timeout, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            del self._waiting[waiter]
+            if timer is not None:
+                timer.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+        return task
 
     def _receive(self, frame: bytes | str) -> None:
         try:
@@ -252,33 +389,32 @@ class RendezvousClient:
             session._take(body)
 
     async def _send(self, message: ToServer) -> None:
-        if self._socket is None:
-            raise ServerUnreachableError(self.url, self._trouble)
+        """Send, if need be once the server is reached again."""
+        deadline = self._loop.time() + _PATIENCE
+        while (registration := self._registration) is None:
+            left = deadline - self._loop.time()
+            if self._replaced or left <= 0:
+                raise ServerUnreachableError(self.url, self._trouble)
+            await self._next(left)
         try:
-            await self._socket.send(protocol.encode(message))
+            await registration.websocket.send(protocol.encode(message))
         except WebSocketException as error:
             raise ServerUnreachableError(self.url, str(error)) from error
 
 
-async def _close(websocket: ClientConnection) -> None:
+async def _ping(registration: _Registration) -> None:
+    """Measure the round trip. Raises `WebSocketException`."""
+    registration.rtt = await (await registration.websocket.ping())
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def _retire(websocket: ClientConnection) -> None:
+    """Have a moment to read what the server sent on this connection before it knew of the next."""
     try:
-        await websocket.close()
+        await asyncio.sleep(servers.CLOSE_TIMEOUT)
     finally:
         websocket.transport.abort()
-
-
-async def _addresses(url: str, port: int) -> tuple[Address, ...]:
-    host = urlsplit(url).hostname
-    if not host or not port:
-        return ()
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except OSError:
-        return ()
-    return tuple(dict.fromkeys(Address(_host(sockaddr), port) for *_, sockaddr in found))
-
-
-def _host(sockaddr: tuple[Any, ...]) -> str:
-    # For IPv6 the last part is the zone, by its number; 0 for addresses without one.
-    host, *_, zone = sockaddr
-    return f"{host}%{socket.if_indextoname(zone)}" if len(sockaddr) == 4 and zone else str(host)
