@@ -347,6 +347,14 @@ impl Connection {
         }
     }
 
+    /// The address to send from to `remote`, which noq does not know yet.
+    pub fn first_local(&self, remote: SocketAddr) -> Option<IpAddr> {
+        let (_, local) = self.first_local.filter(|(to, _)| *to == remote)?;
+        let first = self.quic.network_path(PathId::ZERO).ok()?;
+        // Once it does, whatever names no address is something else, such as a probe.
+        first.local_ip().is_none().then_some(local)
+    }
+
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }

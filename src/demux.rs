@@ -5,19 +5,21 @@
 pub enum Protocol {
     Quic,
     Stun,
+    /// What a TURN server of ours passes on.
+    ChannelData,
     /// ZRTP, DTLS, RTP and what is not assigned: dropped and counted.
     Other,
 }
 
-const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
-const STUN_HEADER: usize = 20;
+pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+pub const STUN_HEADER: usize = 20;
 
 /// Classify a datagram. One that starts like STUN but has no STUN header is `Other`, so that a flood of
-/// noise costs nothing above this line.
-pub fn classify(datagram: &[u8]) -> Protocol {
+/// noise costs nothing above this line. `is_relayed`: whether it came from a TURN server of ours.
+pub fn classify(datagram: &[u8], is_relayed: impl FnOnce() -> bool) -> Protocol {
     match datagram.first() {
         Some(0..=3) if is_stun(datagram) => Protocol::Stun,
-        // 64 to 79 would be TURN ChannelData if it came from a TURN server of ours.
+        Some(64..=79) if is_relayed() => Protocol::ChannelData,
         Some(64..=127 | 192..=255) => Protocol::Quic,
         _ => Protocol::Other,
     }
@@ -46,24 +48,26 @@ mod tests {
     #[test]
     fn every_first_octet_has_its_protocol() {
         for octet in 0..=255u8 {
-            let expected = match octet {
-                0..=3 => Protocol::Stun,
-                64..=127 | 192..=255 => Protocol::Quic,
-                _ => Protocol::Other,
+            let (direct, relayed) = match octet {
+                0..=3 => (Protocol::Stun, Protocol::Stun),
+                64..=79 => (Protocol::Quic, Protocol::ChannelData),
+                80..=127 | 192..=255 => (Protocol::Quic, Protocol::Quic),
+                _ => (Protocol::Other, Protocol::Other),
             };
-            assert_eq!(classify(&stun(octet)), expected, "octet {octet}");
+            assert_eq!(classify(&stun(octet), || false), direct, "octet {octet}");
+            assert_eq!(classify(&stun(octet), || true), relayed, "octet {octet}");
         }
     }
 
     #[test]
     fn what_only_starts_like_stun_is_dropped() {
-        assert_eq!(classify(&[]), Protocol::Other);
-        assert_eq!(classify(&[0; 20]), Protocol::Other);
-        assert_eq!(classify(&stun(0)[..19]), Protocol::Other);
+        assert_eq!(classify(&[], || false), Protocol::Other);
+        assert_eq!(classify(&[0; 20], || false), Protocol::Other);
+        assert_eq!(classify(&stun(0)[..19], || false), Protocol::Other);
         let mut longer = stun(0).to_vec();
         longer.extend([0; 4]);
-        assert_eq!(classify(&longer), Protocol::Other);
+        assert_eq!(classify(&longer, || false), Protocol::Other);
         longer[3] = 4;
-        assert_eq!(classify(&longer), Protocol::Stun);
+        assert_eq!(classify(&longer, || false), Protocol::Stun);
     }
 }

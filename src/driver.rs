@@ -19,6 +19,7 @@ use noq_proto::{FourTuple, Transmit};
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::guardian::{Signal, readable};
+use crate::route::is_synthetic;
 use crate::udp::{ReceiveBuffer, Socket};
 
 /// How long one pump may take before it lets the event loop look elsewhere.
@@ -200,13 +201,18 @@ impl State {
         }
     }
 
-    /// The port of what is bound to the local address `ip`, if known, and speaks with `remote`; 0 for nothing.
+    /// The port of what is bound to the local address `ip`, if known, and speaks with `remote`; 0 for nothing, and for
+    /// a relay.
     pub fn local_port(&self, ip: Option<IpAddr>, remote: SocketAddr) -> u16 {
+        if ip.is_some_and(is_synthetic) {
+            return 0;
+        }
         let bound: Vec<SocketAddr> = match &self.world {
             World::Sockets { sockets, .. } => sockets.iter().map(|socket| socket.local).collect(),
             World::Memory { addresses, .. } => addresses.clone(),
         };
-        bound_for(&bound, |address| *address, ip, remote).map_or(0, SocketAddr::port)
+        let found = bound_for(&bound, |address| *address, ip, remote);
+        found.map_or(0, |index| bound[index].port())
     }
 
     pub fn sockets(&self) -> &[Socket] {
@@ -307,17 +313,22 @@ impl State {
                     let transmit = match held.take() {
                         Some(transmit) => transmit,
                         None => {
-                            match self.engine.poll_transmit(now, segments, &mut self.outgoing) {
-                                Some(transmit) => transmit,
-                                None => return false,
+                            let next = self.engine.poll_transmit(now, segments, &mut self.outgoing);
+                            let Some(mut transmit) = next else {
+                                return false;
+                            };
+                            let routes = &mut self.engine.routes;
+                            if !routes.wrap(&mut transmit, &mut self.outgoing) {
+                                continue;
                             }
+                            transmit
                         }
                     };
                     let (source, destination) = (transmit.src_ip, transmit.destination);
-                    let Some(socket) = bound_for(sockets, |s| s.local, source, destination) else {
+                    let Some(index) = bound_for(sockets, |s| s.local, source, destination) else {
                         continue;
                     };
-                    if let Err(error) = socket.send(&transmit, &self.outgoing)
+                    if let Err(error) = sockets[index].send(&transmit, &self.outgoing)
                         && error.kind() == io::ErrorKind::WouldBlock
                     {
                         *held = Some(transmit);
@@ -327,10 +338,14 @@ impl State {
                 false
             }
             World::Memory { outgoing, .. } => {
-                while let Some(transmit) =
+                while let Some(mut transmit) =
                     self.engine
                         .poll_transmit(now, NonZeroUsize::MIN, &mut self.outgoing)
                 {
+                    let routes = &mut self.engine.routes;
+                    if !routes.wrap(&mut transmit, &mut self.outgoing) {
+                        continue;
+                    }
                     let step = transmit.segment_size.unwrap_or(transmit.size);
                     for datagram in self.outgoing[..transmit.size].chunks(step) {
                         outgoing.push((datagram.to_vec(), transmit.src_ip, transmit.destination));
@@ -343,13 +358,43 @@ impl State {
 
     /// Send one datagram that is not QUIC, from the local address `source` if given.
     pub fn send(&mut self, data: &[u8], source: Option<IpAddr>, destination: SocketAddr) {
+        let mut contents = data.to_vec();
+        let mut transmit = Transmit {
+            destination: FourTuple::from_remote(destination).remote(),
+            ecn: None,
+            size: contents.len(),
+            segment_size: None,
+            src_ip: source,
+        };
+        if !self.engine.routes.wrap_packet(&mut transmit, &mut contents) {
+            return;
+        }
         match &mut self.world {
             World::Sockets { sockets, .. } => {
-                if let Some(socket) = bound_for(sockets, |s| s.local, source, destination) {
-                    socket.send_packet(data, source, destination);
+                let (source, destination) = (transmit.src_ip, transmit.destination);
+                if let Some(index) = bound_for(sockets, |s| s.local, source, destination) {
+                    // A full socket buffer is a lost datagram: STUN retransmits.
+                    let _ = sockets[index].send(&transmit, &contents);
                 }
             }
-            World::Memory { outgoing, .. } => outgoing.push((data.to_vec(), source, destination)),
+            World::Memory { outgoing, .. } => {
+                outgoing.push((contents, transmit.src_ip, transmit.destination));
+            }
+        }
+    }
+
+    /// Take in bytes of a relay's stream.
+    pub fn read_stream(&mut self, host: IpAddr, data: &[u8]) {
+        let now = self.now();
+        self.engine.read_stream(now, host, data);
+    }
+
+    /// Take in what a peer sent through a relay, whose frame has been taken off.
+    pub fn receive_relayed(&mut self, host: IpAddr, peer: SocketAddr, data: &[u8]) {
+        let now = self.now();
+        if let Some(path) = self.engine.routes.path(host, peer) {
+            self.engine
+                .receive_relayed(now, path, None, BytesMut::from(data));
         }
     }
 
@@ -376,18 +421,19 @@ fn free_address(taken: &[SocketAddr], wanted: SocketAddr) -> io::Result<SocketAd
         .ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
-/// Of what is bound, what speaks with `remote`: the one at the local address `ip`, if there is one.
+/// The index, in what is bound, of what speaks with `remote`: the one at the local address `ip`, if there is one.
 fn bound_for<T>(
     bound: &[T],
     address: impl Fn(&T) -> SocketAddr,
     ip: Option<IpAddr>,
     remote: SocketAddr,
-) -> Option<&T> {
+) -> Option<usize> {
     let of_family = || {
-        let same = |one: &&T| address(one).is_ipv4() == remote.is_ipv4();
-        bound.iter().filter(same)
+        let same = |(_, one): &(usize, &T)| address(one).is_ipv4() == remote.is_ipv4();
+        bound.iter().enumerate().filter(same)
     };
     of_family()
-        .find(|one| Some(address(one).ip()) == ip)
+        .find(|(_, one)| Some(address(one).ip()) == ip)
         .or_else(|| of_family().next())
+        .map(|(index, _)| index)
 }

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
 use crate::race::Races;
+use crate::route::Routes;
 use crate::seeded::Seeded;
 use crate::tls::{Credentials, PeerKey, server_name};
 
@@ -26,7 +27,7 @@ const RETRY_FROM: usize = 256;
 const TURN: usize = 32;
 /// The largest QUIC datagram we take: noq's `max_udp_payload_size`, which peers are told (RFC 9000 §18.2). A larger
 /// one would be kept alive by any part of it that waits to be read.
-const LARGEST: usize = 1472;
+pub const LARGEST: usize = 1472;
 /// Datagrams kept for Python that are not QUIC; more than that is a flood, and dropped.
 const STUN_QUEUE: usize = 1024;
 /// A client that closes amid the handshake says so in up to three packets (RFC 9000 §10.2.3). noq asks to send the
@@ -90,6 +91,7 @@ pub struct Engine {
     deadlines: BTreeSet<(Instant, usize)>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
     packets: VecDeque<Packet>,
+    pub routes: Routes,
     events: Vec<(u64, Event)>,
     pub drops: Drops,
     seeded: Option<Seeded>,
@@ -144,6 +146,7 @@ impl Engine {
             deadlines: BTreeSet::new(),
             responses: VecDeque::new(),
             packets: VecDeque::new(),
+            routes: Routes::default(),
             events: Vec::new(),
             drops: Drops::default(),
             seeded,
@@ -244,9 +247,50 @@ impl Engine {
         now: Instant,
         path: FourTuple,
         ecn: Option<EcnCodepoint>,
+        mut data: BytesMut,
+    ) {
+        match classify(&data, || self.routes.serves(path)) {
+            Protocol::ChannelData => {
+                if let Some(path) = self.routes.unwrap(path, &mut data) {
+                    self.receive_relayed(now, path, ecn, data);
+                }
+            }
+            protocol => self.take(now, protocol, path, ecn, data),
+        }
+    }
+
+    /// Take in what a peer sent through a relay.
+    pub fn receive_relayed(
+        &mut self,
+        now: Instant,
+        path: FourTuple,
+        ecn: Option<EcnCodepoint>,
         data: BytesMut,
     ) {
-        match classify(&data) {
+        // Frames are not nested: what looks like another one is QUIC.
+        let protocol = classify(&data, || false);
+        self.take(now, protocol, path, ecn, data);
+    }
+
+    /// Take in bytes of a relay's stream.
+    pub fn read_stream(&mut self, now: Instant, host: IpAddr, data: &[u8]) {
+        let mut messages = Vec::new();
+        self.routes
+            .read_stream(host, data, |path, message| messages.push((path, message)));
+        for (path, message) in messages {
+            self.receive_relayed(now, path, None, message);
+        }
+    }
+
+    fn take(
+        &mut self,
+        now: Instant,
+        protocol: Protocol,
+        path: FourTuple,
+        ecn: Option<EcnCodepoint>,
+        data: BytesMut,
+    ) {
+        match protocol {
             Protocol::Quic if data.len() > LARGEST => self.drops.other += 1,
             Protocol::Quic => self.receive_quic(now, path, ecn, data),
             Protocol::Stun if self.packets.len() < STUN_QUEUE => {
@@ -254,7 +298,7 @@ impl Engine {
                 self.packets.push_back(Packet { data, path });
             }
             Protocol::Stun => self.drops.overflow += 1,
-            Protocol::Other => self.drops.other += 1,
+            Protocol::Other | Protocol::ChannelData => self.drops.other += 1,
         }
     }
 
@@ -371,15 +415,14 @@ impl Engine {
             if self.turn == 0 {
                 connection.collect(now);
             }
-            let first_local = connection.first_local;
             let segments = if connection.quic.is_closed() {
                 segments.max(CLOSING_SEGMENTS)
             } else {
                 segments
             };
             if let Some(mut transmit) = connection.quic.poll_transmit(now, segments, buffer) {
-                let first_local = first_local.filter(|(to, _)| *to == transmit.destination);
-                transmit.src_ip = transmit.src_ip.or(first_local.map(|(_, from)| from));
+                let first_local = || connection.first_local(transmit.destination);
+                transmit.src_ip = transmit.src_ip.or_else(first_local);
                 let leaves = connection.may_leave(now, &mut transmit);
                 self.turn += 1;
                 if self.turn >= TURN {
@@ -488,7 +531,7 @@ impl Engine {
 
     /// Whether there is anything for the layer above to fetch.
     pub fn has_news(&self) -> bool {
-        !self.events.is_empty() || !self.packets.is_empty()
+        !self.events.is_empty() || !self.packets.is_empty() || self.routes.has_output()
     }
 
     pub fn close(&mut self, now: Instant, id: u64, code: VarInt, reason: Bytes) {

@@ -12,6 +12,7 @@ use noq_proto::n0_nat_traversal::Error;
 use noq_proto::{FourTuple, Transmit};
 
 use crate::connection::Connection;
+use crate::route::is_synthetic;
 use crate::scope::probe_destination;
 
 /// How many addresses a peer may name.
@@ -50,10 +51,12 @@ impl Connection {
         self.quic.get_local_nat_traversal_addresses().is_ok()
     }
 
-    fn network_paths(&self) -> Vec<FourTuple> {
+    /// The paths that lead to the peer itself. What a relay reaches says nothing of what we do.
+    fn direct_paths(&self) -> Vec<FourTuple> {
         let paths = self.quic.paths().into_iter();
         paths
             .filter_map(|path| self.quic.network_path(path).ok())
+            .filter(|path| !path.local_ip().is_some_and(is_synthetic))
             .collect()
     }
 
@@ -68,7 +71,7 @@ impl Connection {
 
     /// Have both sides probe each other's addresses; returns those of the peer that are probed.
     pub fn initiate_nat_traversal_round(&mut self, now: Instant) -> Result<Vec<SocketAddr>, Error> {
-        let paths = self.network_paths();
+        let paths = self.direct_paths();
         let named = self.quic.initiate_nat_traversal_round(now)?;
         let probed = named.into_iter();
         Ok(probed
@@ -79,10 +82,14 @@ impl Connection {
     /// Judge a transmit before it leaves: what goes elsewhere than over a path is a probe. Returns whether to send it.
     pub fn may_leave(&mut self, now: Instant, transmit: &mut Transmit) -> bool {
         let destination = transmit.destination;
+        // A relay takes packets only to the peers that it was told of, and no probe leaves from one.
+        if transmit.src_ip.is_some_and(is_synthetic) {
+            return true;
+        }
         if self.probes.on_path == Some(destination) || !self.is_nat_traversal_negotiated() {
             return true;
         }
-        let paths = self.network_paths();
+        let paths = self.direct_paths();
         if paths.iter().any(|path| path.remote() == destination) {
             self.probes.on_path = Some(destination);
             return true;

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use noq_proto::FourTuple;
 
+use crate::route::is_synthetic;
+
 /// Where a cloud's virtual machines ask for their secrets: AWS and many more, Alibaba, Oracle, Azure's host.
 const METADATA_V4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(169, 254, 169, 254),
@@ -44,7 +46,7 @@ fn is_probed_v4(ip: Ipv4Addr, paths: &[FourTuple]) -> bool {
 }
 
 fn is_probed_v6(ip: Ipv6Addr, paths: &[FourTuple]) -> bool {
-    if METADATA_V6.contains(&ip) {
+    if METADATA_V6.contains(&ip) || is_synthetic(ip.into()) {
         return false;
     }
     if ip.is_loopback() {
@@ -147,6 +149,7 @@ mod tests {
             "[ff02::fb]:5353",
             "[fd00:ec2::254]:80",
             "[fd20:ce::254]:80",
+            "[fd71:7569:6365::1]:4433",
             "[::ffff:127.0.0.1]:1",
             "[::ffff:203.0.113.5]:1",
             "[::127.0.0.1]:1",

@@ -10,11 +10,15 @@ use bytes::BytesMut;
 use noq_proto::{EcnCodepoint, FourTuple};
 use noq_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
+use crate::engine::LARGEST;
+use crate::route::HEADER;
+
 /// What the kernel is asked to hold for us in each direction; it may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// One sendmsg carries so many datagrams: half of what the kernel would take, and a quarter faster than ten. A
-/// batch may not exceed 65,507 bytes.
+/// batch may not exceed 65,507 bytes, the frames of a relay included.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
+const _: () = assert!(SEGMENTS.get() * (LARGEST + HEADER) <= 65_507);
 /// A GRO buffer holds at most one maximal UDP payload.
 const RECEIVE_SIZE: usize = 65_536;
 /// So many datagrams share an allocation: as long as a part of one waits to be read, it keeps the others alive.
@@ -88,13 +92,13 @@ impl Socket {
         Ok(count == BATCH_SIZE)
     }
 
-    /// Send what `poll_transmit` gave. Only `WouldBlock` comes back as an error: anything else is the loss of
-    /// a datagram, with which QUIC and STUN deal themselves.
-    pub fn send(&self, transmit: &noq_proto::Transmit, contents: &[u8]) -> io::Result<()> {
+    /// Send a transmit. Only `WouldBlock` comes back as an error: anything else is the loss of a datagram, with
+    /// which QUIC and STUN deal themselves.
+    pub fn send(&mut self, transmit: &noq_proto::Transmit, contents: &[u8]) -> io::Result<()> {
         // Without GSO, what comes as several datagrams all the same goes out one by one.
         let apart = self.state.max_gso_segments() == NonZeroUsize::MIN;
         let step = transmit.segment_size.filter(|_| apart);
-        for contents in contents[..transmit.size].chunks(step.unwrap_or(transmit.size)) {
+        for contents in contents[..transmit.size].chunks(step.unwrap_or(transmit.size).max(1)) {
             self.try_send(&noq_udp::Transmit {
                 destination: transmit.destination,
                 ecn: transmit
@@ -108,24 +112,27 @@ impl Socket {
         Ok(())
     }
 
-    fn try_send(&self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {
+    fn try_send(&mut self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {
         match self.state.try_send((&self.io).into(), transmit) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if transmit.src_ip.is_some_and(is_gone) => self.recover(),
+            _ => {}
         }
+        Ok(())
     }
 
-    /// Send one datagram of another protocol than QUIC.
-    pub fn send_packet(&self, data: &[u8], source: Option<IpAddr>, destination: SocketAddr) {
-        // A full socket buffer is a lost datagram: STUN retransmits.
-        let _ = self.try_send(&noq_udp::Transmit {
-            destination,
-            ecn: None,
-            contents: data,
-            segment_size: None,
-            src_ip: source,
-        });
+    /// A source address that has gone is the same error to noq-udp as a kernel that knows no GSO and no ECN, and it
+    /// never tries them again, on no path.
+    fn recover(&mut self) {
+        if let Ok(state) = UdpSocketState::new((&self.io).into()) {
+            self.state = state;
+        }
     }
+}
+
+/// Whether an address is no longer one of our host's.
+fn is_gone(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 fn bind(local: SocketAddr) -> io::Result<UdpSocket> {
@@ -137,4 +144,48 @@ fn bind(local: SocketAddr) -> io::Result<UdpSocket> {
     }
     socket.bind(&local.into())?;
     Ok(socket.into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn transmit(destination: SocketAddr, source: Option<IpAddr>) -> noq_proto::Transmit {
+        noq_proto::Transmit {
+            destination,
+            ecn: None,
+            size: 30,
+            segment_size: Some(10),
+            src_ip: source,
+        }
+    }
+
+    fn received(socket: &Socket) -> usize {
+        let mut count = 0;
+        let _ = socket.receive(&mut ReceiveBuffer::new(), |_, _, data| {
+            assert_eq!(data.len(), 10);
+            count += 1;
+        });
+        count
+    }
+
+    #[test]
+    fn a_source_address_that_has_gone_costs_its_own_datagrams_and_no_others_their_speed() {
+        // RFC 5737, RFC 3849: nobody has these.
+        for (host, gone) in [("127.0.0.1", "192.0.2.77"), ("::1", "2001:db8::77")] {
+            let host: IpAddr = host.parse().unwrap();
+            let mut sender = Socket::bind(SocketAddr::new(host, 0)).unwrap();
+            let receiver = Socket::bind(SocketAddr::new(host, 0)).unwrap();
+            let segments = sender.segments();
+            for _ in 0..3 {
+                let lost = transmit(receiver.local, gone.parse().ok());
+                sender.send(&lost, &[7; 30]).unwrap();
+                assert_eq!(received(&receiver), 0);
+                assert_eq!(sender.segments(), segments);
+                let other = transmit(receiver.local, None);
+                sender.send(&other, &[7; 30]).unwrap();
+                assert_eq!(received(&receiver), 3);
+            }
+        }
+    }
 }

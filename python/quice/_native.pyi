@@ -134,6 +134,8 @@ class Engine:
         `initial_id`: 8 to 20 bytes that no two attempts share, the first packet's destination connection id, random if
         not given. The server is told of it (`Event.Connected.initial_id`), and so is whoever is between.
 
+        `local` may be the host of a relay: then all goes through it, if `remote` has a channel there.
+
         Raises `OSError` when it can't begin, `RaceWon` when it is too late to join the race, `ValueError` for a
         host that is no IP address and an initial_id of another length."""
 
@@ -141,7 +143,44 @@ class Engine:
         """A handle for the connection that an event names."""
 
     def send(self, data: Buffer, destination: Address, source: str | None = None) -> None:
-        """Send one datagram that is not QUIC, from the local address `source` if given. It may get lost."""
+        """Send one datagram that is not QUIC, from the local address `source` if given. It may get lost. From a relay's
+        host it goes in ChannelData, or is dropped if the destination has no channel there."""
+
+    def add_relay(self, server: Address, *, local: str | None = None, stream: bool = False) -> str:
+        """Have a relay, behind the TURN server at `server`, to which we send from the address `local` if given. Returns
+        a host of this engine alone, which no other relay of it had or will have: packets that leave from there go
+        through the relay, and those that the server passes on come to there.
+
+        From then on, what comes from the server and starts like ChannelData is taken for that (RFC 9443 §3), and STUN
+        from the server for the layer above, as ever. With `stream` the server is reached over TCP or TLS, whose bytes
+        go out by `Event.RelayOutput` and in by `receive_stream`."""
+
+    def remove_relay(self, host: str) -> None:
+        """Have it no more. What is still sent from its host is dropped, and paths from there must be closed."""
+
+    def bind_channel(self, host: str, peer: Address, channel: int) -> None:
+        """From now on packets to `peer` carry this channel number, and what comes with it is from that peer. Raises
+        `ValueError` for a relay that is not there, and a number that is none (RFC 8656 §12)."""
+
+    def unbind_channel(self, host: str, peer: Address) -> None:
+        """Send nothing more to this peer, and take nothing from it. One that has no channel has none afterwards."""
+
+    def receive_relayed(self, host: str, peer: Address, data: Buffer, now: float | None = None) -> None:
+        """Take in what `peer` sent through a relay and came in a Data indication, in memory at the time `now`. Pump
+        afterwards."""
+
+    def receive_stream(self, host: str, data: Buffer, now: float | None = None) -> None:
+        """Take in bytes from the server of a relay with a stream, cut anywhere; in memory at the time `now`. STUN of
+        the server comes as `Event.Packet` from the server's address. After something that is no message nothing more
+        is understood, and the server's answers stay away. Pump afterwards."""
+
+    def set_relay_congested(self, host: str, congested: bool) -> None:
+        """While a stream takes no more, drop what QUIC sends over it, as a full socket buffer would: QUIC slows down
+        and sends it again. Raises `ValueError` for a relay that is not there or has no stream."""
+
+    def relay_drops(self) -> tuple[int, int, int]:
+        """Datagrams dropped at relays so far: from a server, as their channel is not bound or they are cut off; to a
+        peer without a channel or from a host that is no relay any more; while a stream took no more."""
 
     def receive(self, data: Buffer, source: Address, destination: str, now: float) -> None:
         """In memory: take in a datagram that came to the local address `destination`."""
@@ -202,7 +241,8 @@ class Connection:
         """Whether both sides speak multipath (draft-ietf-quic-multipath); False before the handshake is over."""
 
     def open_path(self, remote: Address, local: str | None = None, *, backup: bool) -> int | None:
-        """As the client, open a path to `remote`, sending from `local` if given. Returns its id, which is never used
+        """As the client, open a path to `remote`, sending from `local` if given, which may be a relay's host. There may
+        be several to one remote if each has a `local` of its own. Returns its id, which is never used
         again; None when none can be opened now, as the peer allows four at once, and none before its
         connection ids for them arrive just after the handshake: ask again later.
         `Event.PathOpened` follows on both sides when it is validated, or `Event.PathLost`. Raises `PathRefused`, and
@@ -239,8 +279,8 @@ class Connection:
         in `stats()["refused_probes"]`. Raises `NatTraversalRefused`."""
 
     def paths(self) -> list[dict[str, object]]:
-        """Each path: id, status ("available" or "backup"), validated, local and remote address, rtt in seconds, mtu,
-        congestion_window, sent_packets, lost_packets, sent_bytes, received_bytes."""
+        """Each path: id, status ("available" or "backup"), validated, local and remote address (a relay's host has port
+        0), rtt in seconds, mtu, congestion_window, sent_packets, lost_packets, sent_bytes, received_bytes."""
 
     def stats(self) -> dict[str, int]:
         """sent_datagrams, sent_bytes, received_datagrams, received_bytes, sent_packets, lost_packets,
@@ -343,6 +383,14 @@ class Event:
         connection: int
 
     class Packet(Event):
+        """A datagram that is not QUIC. Through a relay it came from the peer, to the relay's host and port 0."""
+
         data: bytes
         source: Address
         destination: Address
+
+    class RelayOutput(Event):
+        """Bytes for the server of a relay with a stream: whole messages, in order."""
+
+        host: str
+        data: bytes

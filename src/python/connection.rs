@@ -1,6 +1,7 @@
 //! `quice._native.Connection`: a handle to one connection of an engine. It owns nothing: dropping it closes
 //! nothing, and using it after the connection is gone says so.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::address::{HostPort, host_ip, local_text, parse, text};
 use super::buffer::Buffer;
 use crate::connection::{Connection, Read};
 use crate::driver::{Driver, State};
+use crate::route::is_synthetic;
 
 create_exception!(
     quice._native,
@@ -273,7 +275,9 @@ impl PyConnection {
         if remote.port() == 0 || remote.ip().is_unspecified() {
             return Err(PyValueError::new_err("a path needs an address to go to"));
         }
-        if local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
+        let is_of_other_family =
+            |local: IpAddr| local.is_ipv4() != remote.is_ipv4() && !is_synthetic(local);
+        if local.is_some_and(is_of_other_family) {
             return Err(PyValueError::new_err("a path is IPv4 or IPv6, not both"));
         }
         self.with_state(|state| {
@@ -319,6 +323,11 @@ impl PyConnection {
     /// Name one of our addresses to the peer, for NAT traversal.
     fn add_nat_traversal_address(&self, address: HostPort) -> PyResult<()> {
         let address = parse(&address)?;
+        if is_synthetic(address.ip()) {
+            return Err(NatTraversalRefused::new_err(
+                "a relay's host is no address that a peer can reach",
+            ));
+        }
         self.with(|connection| {
             connection
                 .add_nat_traversal_address(address)
@@ -360,8 +369,7 @@ impl PyConnection {
                     continue;
                 };
                 let remote = tuple.remote();
-                let first_local = connection.first_local.filter(|(to, _)| *to == remote);
-                let local_ip = tuple.local_ip().or(first_local.map(|(_, from)| from));
+                let local_ip = tuple.local_ip().or_else(|| connection.first_local(remote));
                 let is_backup = connection.quic.path_status(path) == Ok(PathStatus::Backup);
                 let is_validated = connection.is_path_validated(path);
                 let port = state.local_port(local_ip, remote);

@@ -1,7 +1,7 @@
 //! `quice._native.Engine`: an endpoint's QUIC, on sockets or in memory.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use noq_proto::{ConnectionId, FourTuple};
@@ -15,9 +15,10 @@ use super::config::{PyCredentials, Settings};
 use super::connection::{PyConnection, RaceWon};
 use super::event::Event;
 use crate::clock::Clock;
-use crate::driver::Driver;
+use crate::driver::{Driver, State};
 use crate::engine::{Attempt, ConnectError, Engine};
 use crate::guardian;
+use crate::route::RouteError;
 use crate::seeded::Seeded;
 use crate::tls::Credentials;
 
@@ -113,6 +114,8 @@ impl PyEngine {
             for (id, event) in engine.take_events() {
                 events.push(Event::new(engine, id, event));
             }
+            let output = engine.routes.take_output().into_iter();
+            events.extend(output.map(|(host, data)| Event::relay_output(host, data)));
             (progress, events, state.now())
         });
         let base = if now.is_some() { driver.epoch } else { current };
@@ -183,6 +186,80 @@ impl PyEngine {
         Ok(())
     }
 
+    /// Have a relay behind `server`; returns the host by which packets go and come through it.
+    #[pyo3(signature = (server, *, local=None, stream=false))]
+    fn add_relay(&self, server: HostPort, local: Option<&str>, stream: bool) -> PyResult<String> {
+        let server = parse(&server)?;
+        let local = local.map(host_ip).transpose()?;
+        let mut state = self.driver.lock();
+        let host = state.engine.routes.add(server, local, stream);
+        Ok(host.to_string())
+    }
+
+    fn remove_relay(&self, host: &str) -> PyResult<()> {
+        let host = host_ip(host)?;
+        self.driver.lock().engine.routes.remove(host);
+        Ok(())
+    }
+
+    /// Exchange packets with `peer` in ChannelData of this number.
+    fn bind_channel(&self, host: &str, peer: HostPort, channel: u16) -> PyResult<()> {
+        let (host, peer) = (host_ip(host)?, parse(&peer)?);
+        let mut state = self.driver.lock();
+        let bound = state.engine.routes.bind(host, peer, channel);
+        bound.map_err(route_error)
+    }
+
+    fn unbind_channel(&self, host: &str, peer: HostPort) -> PyResult<()> {
+        let (host, peer) = (host_ip(host)?, parse(&peer)?);
+        self.driver.lock().engine.routes.unbind(host, peer);
+        Ok(())
+    }
+
+    /// Take in what `peer` sent through a relay other than in ChannelData; in memory, at the time `now`.
+    #[pyo3(signature = (host, peer, data, now=None))]
+    fn receive_relayed(
+        &self,
+        host: &str,
+        peer: HostPort,
+        data: &Bound<'_, PyAny>,
+        now: Option<f64>,
+    ) -> PyResult<()> {
+        let (host, peer) = (host_ip(host)?, parse(&peer)?);
+        let data = Buffer::readable(data)?;
+        let mut state = self.at(now)?;
+        state.receive_relayed(host, peer, data.bytes());
+        Ok(())
+    }
+
+    /// Take in bytes of the stream from a relay's server; in memory, at the time `now`.
+    #[pyo3(signature = (host, data, now=None))]
+    fn receive_stream(
+        &self,
+        host: &str,
+        data: &Bound<'_, PyAny>,
+        now: Option<f64>,
+    ) -> PyResult<()> {
+        let host = host_ip(host)?;
+        let data = Buffer::readable(data)?;
+        self.at(now)?.read_stream(host, data.bytes());
+        Ok(())
+    }
+
+    /// Drop what QUIC sends over a relay's stream, or no longer.
+    fn set_relay_congested(&self, host: &str, congested: bool) -> PyResult<()> {
+        let host = host_ip(host)?;
+        let mut state = self.driver.lock();
+        let set = state.engine.routes.set_congested(host, congested);
+        set.map_err(route_error)
+    }
+
+    /// Datagrams dropped at relays so far: (received, without a channel, congested).
+    fn relay_drops(&self) -> (u64, u64, u64) {
+        let drops = self.driver.lock().engine.routes.drops;
+        (drops.received, drops.unbound, drops.congested)
+    }
+
     /// In memory: take in a datagram that came to `destination`, at the time `now`.
     fn receive(
         &self,
@@ -193,10 +270,8 @@ impl PyEngine {
     ) -> PyResult<()> {
         let source = parse(&source)?;
         let destination = host_ip(destination)?;
-        let time = self.time(now)?;
         let data = Buffer::readable(data)?;
-        let mut state = self.driver.lock();
-        state.set_now(time);
+        let mut state = self.at(Some(now))?;
         state.receive_one(data.bytes(), FourTuple::new(source, Some(destination)));
         Ok(())
     }
@@ -229,6 +304,13 @@ impl PyEngine {
     }
 }
 
+fn route_error(error: RouteError) -> PyErr {
+    PyValueError::new_err(match error {
+        RouteError::NoSuchRelay => "there is no such relay",
+        RouteError::NotAChannel => "a channel number is from 0x4000 to 0x4FFF",
+    })
+}
+
 /// As a float, rounded up where it can't be exact: a pump at the time that was asked for must find its timer due.
 fn seconds_not_before(duration: Duration) -> f64 {
     let seconds = duration.as_secs_f64();
@@ -239,6 +321,16 @@ fn seconds_not_before(duration: Duration) -> f64 {
 }
 
 impl PyEngine {
+    /// The state, in memory at this time if one is given.
+    fn at(&self, now: Option<f64>) -> PyResult<MutexGuard<'_, State>> {
+        let time = now.map(|now| self.time(now)).transpose()?;
+        let mut state = self.driver.lock();
+        if let Some(time) = time {
+            state.set_now(time);
+        }
+        Ok(state)
+    }
+
     fn time(&self, now: f64) -> PyResult<Instant> {
         Duration::try_from_secs_f64(now)
             .ok()

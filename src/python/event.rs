@@ -1,5 +1,7 @@
 //! What happened, as Python sees it.
 
+use std::net::IpAddr;
+
 use noq_proto::{ConnectionError, Dir, PathStatus};
 use pyo3::prelude::*;
 
@@ -126,9 +128,20 @@ pub enum Event {
         source: HostPort,
         destination: HostPort,
     },
+    RelayOutput {
+        host: String,
+        data: Vec<u8>,
+    },
 }
 
 impl Event {
+    pub fn relay_output(host: IpAddr, data: Vec<u8>) -> Self {
+        Self::RelayOutput {
+            host: host.to_string(),
+            data,
+        }
+    }
+
     pub fn new(engine: &mut Engine, id: u64, event: connection::Event) -> Self {
         use connection::Event as E;
         match event {
