@@ -11,10 +11,11 @@ from quice.wire import Address
 if TYPE_CHECKING:
     from quice.checks import Checks
     from quice.config import TransportConfig
-    from quice.connection import Connection, ConnectionStats, Path, PathKind
+    from quice.connection import Connection, ConnectionStats
     from quice.endpoint import Endpoint
     from quice.ice import Candidate, CandidateKind, ExternalAddress
     from quice.identity import Identity, PeerId
+    from quice.path import Path, PathChanged, PathClosed, PathEvent, PathKind, PathOpened, PathStatusChanged
     from quice.stream import Stream
 
 # Where each name is. It is imported when it is asked for: pytest loads `quice.sim.pytest_plugin`, and so this package,
@@ -28,8 +29,13 @@ _MODULES = {
     "Endpoint": "endpoint",
     "ExternalAddress": "ice",
     "Identity": "identity",
-    "Path": "connection",
-    "PathKind": "connection",
+    "Path": "path",
+    "PathChanged": "path",
+    "PathClosed": "path",
+    "PathEvent": "path",
+    "PathKind": "path",
+    "PathOpened": "path",
+    "PathStatusChanged": "path",
     "PeerId": "identity",
     "Stream": "stream",
     "TransportConfig": "config",
@@ -47,7 +53,12 @@ __all__ = [
     "ExternalAddress",
     "Identity",
     "Path",
+    "PathChanged",
+    "PathClosed",
+    "PathEvent",
     "PathKind",
+    "PathOpened",
+    "PathStatusChanged",
     "PeerId",
     "Stream",
     "TransportConfig",

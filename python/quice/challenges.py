@@ -22,7 +22,7 @@ from quice.discovery import Discovery
 from quice.ice import Candidate, CandidateKind, CandidatePair, PairState
 from quice.ice.controlling import NOMINATION_PATIENCE
 from quice.ice.preference import Preference, is_promising
-from quice.paths import PathKeeper, PathObserver
+from quice.paths import PathKeeper, PathObserver, unheard
 from quice.pump import Pump
 from quice.wire import Address
 
@@ -125,6 +125,7 @@ class Challenged:
     """The server's part: it names its addresses. The engine answers challenges, and probes when the client asks."""
 
     def __init__(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> None:
+        self.on_ranked = unheard
         self._naming = Naming(native, discovery)
         self._pump = pump
         self._discovery = discovery
@@ -222,6 +223,7 @@ class Challenger:
         self._native = native
         self._pump = pump
         self._loop = asyncio.get_running_loop()
+        self.on_ranked = unheard
         self._naming = Naming(native, discovery)
         self._rounds = Rounds(native, pump, discovery, self._naming)
         self._known: list[CandidatePair] = []
@@ -254,6 +256,7 @@ class Challenger:
                     return
                 first = self._pair_between(*ends[_FIRST_PATH])
                 self._keeper = PathKeeper(self._native, self._pump, first, self)
+                self._keeper.on_ranked = self.on_ranked
             if path in ends and self._keeper.pair_of(path) is None:
                 self._keeper.compare(path, self._pair_between(*ends[path]))
                 self._opened[path] = self._loop.time()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -26,8 +25,8 @@ from quice.errors import (
     ProtocolError,
 )
 from quice.identity import PeerId
+from quice.path import Path, PathEvents, PathLog, Places, carrying
 from quice.stream import Stream
-from quice.wire import Address
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -36,42 +35,6 @@ if TYPE_CHECKING:
     from quice.paths import PathObserver
     from quice.pump import Pump
     from quice.session import Session
-
-
-class PathKind(str, enum.Enum):
-    """What lies between the two ends of a path."""
-
-    DIRECT = "direct"
-    LAN = "lan"
-    RELAY = "relay"
-
-    @classmethod
-    def of(cls, remote: Address) -> PathKind:
-        """The kind of a path without a relay, by the peer's address: `LAN` for one of a private network."""
-        return cls.LAN if remote.is_private else cls.DIRECT
-
-
-@dataclass(frozen=True)
-class Path:
-    """One network path of a connection, as it is now. Times in seconds, sizes in bytes.
-
-    `id` means this path as long as the connection lives. `status`: data goes over a "backup" only while no path is
-    "available". `validated`: whether the peer has answered on it. `local` is None until a packet has come back.
-    """
-
-    id: int
-    kind: PathKind
-    status: str
-    validated: bool
-    local: Address | None
-    remote: Address
-    rtt: float
-    mtu: int
-    congestion_window: int
-    sent_packets: int
-    lost_packets: int
-    sent_bytes: int
-    received_bytes: int
 
 
 @dataclass(frozen=True)
@@ -118,7 +81,10 @@ class Connection:
         self._established: asyncio.Future[None] = self._loop.create_future()
         self._drained = asyncio.Event()
         self._session: Session | None = None
-        self._paths: PathObserver | None = None
+        self._observer: PathObserver | None = None
+        self._places = Places()
+        """What stands for what in the ends of its paths."""
+        self._log: PathLog | None = None
         self._control: ControlChannel | None = None
         """Once established, with a peer that has one, too."""
         self.connect_seconds = 0.0
@@ -214,9 +180,29 @@ class Connection:
     def paths(self) -> list[Path]:
         """The network paths in use; none once the connection is gone."""
         try:
-            return [_path(values) for values in self._native.paths()]
+            return [self._places.path(values) for values in self._native.paths()]
         except _native.ConnectionGone:
             return []
+
+    @property
+    def path(self) -> Path | None:
+        """The network path that data goes over; None once the connection is gone."""
+        return carrying(self.paths)
+
+    def path_events(self) -> PathEvents:
+        """What happens to the paths from now on, as an async iterator of `PathOpened`, `PathClosed`,
+        `PathStatusChanged` and, when data goes another way than before, `PathChanged`.
+
+        It ends with the connection. Of what nobody reads, only the last 256 are kept.
+        """
+        events = PathEvents(self._pump.flush)
+        if self._error is not None:
+            events._end()
+            return events
+        if self._log is None:
+            self._log = PathLog()
+        self._log.add(events, self.paths)
+        return events
 
     @property
     def stats(self) -> ConnectionStats:
@@ -294,17 +280,41 @@ class Connection:
         if (stream := self._held(event.stream)) is not None:
             stream._on_writable()
 
+    @property
+    def _paths(self) -> PathObserver | None:
+        """What looks after the paths."""
+        return self._observer
+
+    @_paths.setter
+    def _paths(self, observer: PathObserver | None) -> None:
+        self._observer = observer
+        if observer is not None:
+            observer.on_ranked = self._look_at_paths
+
+    def _look_at_paths(self) -> None:
+        """The paths may be others than before, or in another order: by the engine's events, or by our observer."""
+        if self._log is not None and self._log.is_read:
+            self._log.update(self.paths, self._loop.time())
+
     def _on_path_opened(self, event: Event.PathOpened) -> None:
-        if self._paths is not None:
-            self._paths.on_opened(event.path)
+        self._look_at_paths()
+        if self._observer is not None:
+            self._observer.on_opened(event.path)
 
     def _on_path_lost(self, event: Event.PathLost) -> None:
-        if self._paths is not None:
-            self._paths.on_lost(event.path)
+        if self._log is not None:
+            self._log.lose(event.path, event.reason, self._loop.time())
+        self._look_at_paths()
+        if self._observer is not None:
+            self._observer.on_lost(event.path)
+
+    def _on_path_status(self, event: Event.PathStatus) -> None:
+        self._look_at_paths()
+        self._notify()
 
     def _on_named(self, event: Event.AddressAdded | Event.AddressRemoved) -> None:
-        if self._paths is not None:
-            self._paths.on_named()
+        if self._observer is not None:
+            self._observer.on_named()
 
     def _on_change(self, event: Event) -> None:
         self._notify()
@@ -320,9 +330,11 @@ class Connection:
         if self._error is not None:
             return
         self._error = error
-        paths, self._paths = self._paths, None
-        if paths is not None:
-            paths.close()
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.close()
+        if self._log is not None:
+            self._log.close()
         if self._control is not None:
             self._control.close()
         if not self._established.done():
@@ -389,17 +401,6 @@ def _loss_error(event: Event.Lost) -> ConnectionClosedError:
             return ProtocolError(event.reason)
 
 
-def _path(values: dict[str, object]) -> Path:
-    remote = Address(*cast("tuple[str, int]", values.pop("remote")))
-    local = cast("tuple[str, int] | None", values.pop("local"))
-    return Path(
-        kind=PathKind.of(remote),
-        local=Address(*local) if local is not None else None,
-        remote=remote,
-        **values,  # type: ignore[arg-type]
-    )
-
-
 _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
     "dict[type[Event], Callable[[Connection, object], None]]",
     {
@@ -414,7 +415,7 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.DatagramsUnblocked: Connection._on_change,
         Event.PathOpened: Connection._on_path_opened,
         Event.PathLost: Connection._on_path_lost,
-        Event.PathStatus: Connection._on_change,
+        Event.PathStatus: Connection._on_path_status,
         Event.AddressAdded: Connection._on_named,
         Event.AddressRemoved: Connection._on_named,
         Event.Drained: Connection._on_drained,

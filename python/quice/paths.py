@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 from quice import _native
@@ -38,6 +38,9 @@ Way = tuple[str, Address]
 
 class PathObserver(Protocol):
     """What looks after a connection's paths: it is told of what the engine says of them."""
+
+    on_ranked: Callable[[], None]
+    """To be called when it has given paths another status."""
 
     def on_opened(self, path: int) -> None:
         """A path was validated."""
@@ -80,6 +83,7 @@ class PathKeeper:
         self._validated = {0}
         self.selected = first
         """The pair that is to carry data."""
+        self.on_ranked: Callable[[], None] = unheard
         self._agreed = False
         self._compared: dict[int, CandidatePair] = {}
         self._trial: CandidatePair | None = None
@@ -235,10 +239,15 @@ class PathKeeper:
                 self._native.set_path_status(path, backup=True)
             if path not in self._compared and (self._trial is None or _way(pair) != _way(self._trial)):
                 self._native.close_path(path)
+        self.on_ranked()
 
     def _path_of(self, pair: CandidatePair) -> int | None:
         way = _way(pair)
         return next((path for path, each in self._paths.items() if _way(each) == way), None)
+
+
+def unheard() -> None:
+    """Nobody wants to know."""
 
 
 def _way(pair: CandidatePair) -> Way:
