@@ -41,7 +41,7 @@ _ADVICE: dict[int, str] = {
     ),
     Code.UNSUPPORTED_TRANSPORT: "it does not relay UDP. Use another server",
     Code.PEER_ADDRESS_FAMILY_MISMATCH: (
-        "the peer's address is of a family that was not allocated. Allocate that family, or use the peer's other address"
+        "the peer's address is of a family that was not allocated. Allocate that one, or use the peer's other address"
     ),
     Code.QUOTA_REACHED: "this user has as many allocations as it allows. Close others, or wait until they expire",
     Code.SERVER_ERROR: "it has trouble of its own. Try again later",
@@ -52,5 +52,6 @@ _OTHERWISE = "Check that it is a TURN server as of RFC 8656 or 5766"
 
 def explain(code: int, reason: str) -> str:
     """A refusal in words: the server's own, and what to do about it."""
-    said = f" ({reason[:80]})" if reason else ""
+    printable = "".join(c for c in reason[:80] if c.isprintable())
+    said = f" ({printable})" if printable else ""
     return f"the relay refuses with {code}{said}: {_ADVICE.get(code, _OTHERWISE)}"
