@@ -1,4 +1,4 @@
-"""What a client shows a TURN server: a user's name and password, or time-limited ones made from a shared secret."""
+"""Credentials for a TURN server that are made from a secret shared with it, and end with time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import base64
 import hmac
 
 from quice.stun.auth import LongTerm
-
-
-def user(username: str, password: str) -> LongTerm:
-    """An account's credentials. Raises `ValueError` for what is empty or has control characters."""
-    return LongTerm(username, password)
 
 
 def time_limited(secret: str, expires: float, name: str = "") -> LongTerm:
