@@ -212,6 +212,30 @@ class RefusedError(ConnectError):
         )
 
 
+class RelayError(ConnectError):
+    """A relay can't be used. The base of the ways in which that fails."""
+
+
+class RelayUnreachableError(RelayError):
+    """No byte stream to the relay can be opened."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(
+            f"the relay {server} can't be reached: {reason}. Check its name and port, and whether this network lets "
+            "it through; relays on port 443 with TLS pass most firewalls"
+        )
+
+
+class ServerUriError(Error, ValueError):
+    """A text is not the URI of a STUN or TURN server."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(
+            f"not the URI of a STUN or TURN server: {text[:80]!r} ({reason}). Write turn:HOST, turn:HOST:PORT, "
+            "turn:HOST?transport=tcp, turns:HOST or stun:HOST"
+        )
+
+
 class TicketError(Error, ValueError):
     """A text is not a ticket."""
 

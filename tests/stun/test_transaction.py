@@ -66,6 +66,39 @@ def test_rfc8489_6_2_1_requests_go_out_at_the_times_of_the_rfc() -> None:
     assert outcome(transaction) == TimedOut()
 
 
+def test_rfc8489_6_2_2_over_a_stream_a_request_goes_out_once_and_may_take_39_5_seconds() -> None:
+    transaction = ClientTransaction(Method.BINDING, (), LOCAL, SERVER, random.Random(1), 0.0, reliable=True)
+    assert len(sent(transaction)) == 1
+    assert transaction.timeout() == 39.5
+    transaction.handle_timeout(39.5)
+    assert not sent(transaction)
+    assert outcome(transaction) == TimedOut()
+
+
+def test_who_has_less_patience_gives_up_sooner_and_anew_after_a_challenge() -> None:
+    credentials = LongTerm("user", "secret")
+    transaction = ClientTransaction(
+        Method.BINDING, (), LOCAL, SERVER, random.Random(1), 0.0, credentials=credentials, patience=2.0
+    )
+    (request,) = sent(transaction)
+    assert not transaction.is_signed
+    transaction.receive(responses.challenge(request, 401, "example.org", b"one"), SERVER, LOCAL, 1.0)
+    assert transaction.is_signed
+    times = []
+    while (time := transaction.timeout()) is not None:
+        times.append(time)
+        transaction.handle_timeout(time)
+    assert times == [1.5, 2.5, 3.0]
+    assert outcome(transaction) == TimedOut()
+
+
+def test_rfc6298_3_a_retransmitted_request_tells_no_round_trip() -> None:
+    transaction = begin()
+    assert transaction.round_trip(0.2) == 0.2
+    transaction.handle_timeout(0.5)
+    assert transaction.round_trip(0.6) is None
+
+
 def test_a_success_ends_it_and_is_reported_once() -> None:
     transaction = begin()
     (request,) = sent(transaction)

@@ -358,6 +358,13 @@ class OtherAddress(PlainAddress):
     TYPE = 0x802C
 
 
+class DraftAdditionalAddressFamily(Number):
+    """AdditionalAddressFamily by the number of draft-martinsen-tram-ssoda, which coturn 4.6 goes by."""
+
+    TYPE = 0x8032
+    FORMAT = "!Bxxx"
+
+
 class Nomination(Number):
     """Of two nominations the one with the greater number is the later (draft-thatcher-ice-renomination-01 §4).
 
@@ -375,6 +382,6 @@ ATTRIBUTES: dict[int, type[Attribute]] = {
         RequestedTransport, DontFragment, MessageIntegritySha256, PasswordAlgorithmChoice, Userhash, XorMappedAddress,
         ReservationToken, Priority, UseCandidate, Padding, ResponsePort, AdditionalAddressFamily, AddressErrorCode,
         PasswordAlgorithms, AlternateDomain, Software, AlternateServer, Fingerprint, IceControlled, IceControlling,
-        ResponseOrigin, OtherAddress, Nomination,
+        ResponseOrigin, OtherAddress, DraftAdditionalAddressFamily, Nomination,
     )
 }  # fmt: skip

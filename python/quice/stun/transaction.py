@@ -1,7 +1,8 @@
-"""A STUN client transaction over UDP: a request, its retransmissions, its end (RFC 8489 §6.2.1, §6.3, §9)."""
+"""A STUN client transaction: a request, its retransmissions over UDP, its end (RFC 8489 §6.2, §6.3, §9)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from quice.wire import Address, Random, Transmit, random_bytes
 DEFAULT_RTO = 0.5
 _RC = 7
 _RM = 16
+# §6.2.2: over a stream nothing is retransmitted, and this is how long an answer may take.
+_TI = 39.5
 # A server that keeps asking for other credentials would keep us busy for ever.
 _MAX_CHALLENGES = 2
 _TRY_ALTERNATE = 300
@@ -72,8 +75,9 @@ def transaction_id(rng: Random) -> bytes:
 class ClientTransaction:
     """One request to one server, until it has an outcome. See `quice.wire` for the contract.
 
-    rto: seconds until the first retransmission, doubled each time. With `LongTerm` credentials a 401 or 438 is
-    answered by a new request, as §9.2.5 says.
+    rto: seconds until the first retransmission, doubled each time. reliable: over a stream, where there is none.
+    patience: seconds after which it is given up, where the RFC's are too many. With `LongTerm` credentials a 401 or
+    438 is answered by a new request, as §9.2.5 says.
     """
 
     def __init__(
@@ -87,14 +91,21 @@ class ClientTransaction:
         *,
         rto: float = DEFAULT_RTO,
         credentials: ShortTerm | LongTerm | None = None,
+        reliable: bool = False,
+        patience: float = math.inf,
     ) -> None:
         self.source = source
         self.destination = destination
         self.credentials = credentials
+        self.is_signed = False
+        """Whether the request as it was last sent carries credentials."""
         self._method = method
         self._attributes = attributes
         self._rng = rng
         self._rto = rto
+        self._most = 1 if reliable else _RC
+        self._last_wait = _TI if reliable else _RM * rto
+        self._patience = patience
         self._challenges = 0
         self._integrity_violated = False
         self._outgoing: list[Transmit] = []
@@ -112,11 +123,14 @@ class ClientTransaction:
             key = credentials.key
         message = Message(self._method, Kind.REQUEST, self.transaction_id, attributes)
         self._key = key
+        self.is_signed = key is not None
         self._sha256 = isinstance(credentials, LongTerm) and bool(credentials.algorithms)
         self._request = message.encode(key, sha256=self._sha256)
         self._sent = 0
+        self._first_sent = now
         self._wait = self._rto
         self._deadline = now
+        self._expires = now + self._patience
         self.handle_timeout(now)
 
     def receive(self, data: bytes, source: Address, destination: Address, now: float) -> bool:
@@ -178,20 +192,25 @@ class ClientTransaction:
         domain = response.get(AlternateDomain)
         return Redirected(response, server.address, domain.value if domain is not None else None)
 
+    def round_trip(self, now: float) -> float | None:
+        """Seconds since the request was sent; None if it was sent more than once, so that none of them can be told
+        to be the one that an answer is for (RFC 6298 §3)."""
+        return now - self._first_sent if self._sent == 1 else None
+
     def timeout(self) -> float | None:
         """When `handle_timeout` wants to be called next."""
         return None if self._outcome is not None else self._deadline
 
     def handle_timeout(self, now: float) -> None:
-        """Retransmit, or give up after Rc requests and Rm times RTO (§6.2.1)."""
+        """Retransmit, or give up after Rc requests and Rm times RTO (§6.2.1), over a stream after Ti (§6.2.2)."""
         if self._outcome is not None or now < self._deadline:
             return
-        if self._sent == _RC:
+        if self._sent == self._most or now >= self._expires:
             self._finish(TimedOut(self._integrity_violated))
             return
         self._outgoing.append(Transmit(self._request, self.source, self.destination))
         self._sent += 1
-        self._deadline = now + (self._wait if self._sent < _RC else _RM * self._rto)
+        self._deadline = min(self._expires, now + (self._wait if self._sent < self._most else self._last_wait))
         self._wait *= 2
 
     def transmits(self) -> Iterator[Transmit]:

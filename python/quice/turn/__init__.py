@@ -1,0 +1,41 @@
+"""TURN: relayed addresses (RFC 8656), without sockets or clock.
+
+TURN's methods and attributes are in `quice.stun`: they share a registry with those of STUN.
+"""
+
+from quice.turn.allocation import AddressFamilies, Allocation
+from quice.turn.client import Client
+from quice.turn.codes import Code
+from quice.turn.credentials import time_limited
+from quice.turn.events import (
+    Allocated,
+    Bound,
+    Event,
+    Failed,
+    Lost,
+    PermissionRefused,
+    Received,
+    Redirected,
+    Unbound,
+)
+from quice.turn.framing import FramingError, Splitter, framed
+
+__all__ = [
+    "AddressFamilies",
+    "Allocated",
+    "Allocation",
+    "Bound",
+    "Client",
+    "Code",
+    "Event",
+    "Failed",
+    "FramingError",
+    "Lost",
+    "PermissionRefused",
+    "Received",
+    "Redirected",
+    "Splitter",
+    "Unbound",
+    "framed",
+    "time_limited",
+]
