@@ -18,6 +18,7 @@ mod path;
 mod python;
 mod race;
 mod reassembly;
+mod relay;
 mod scope;
 mod seeded;
 mod tls;

@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 #[cfg(unix)]
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use bytes::BytesMut;
 use noq_proto::{EcnCodepoint, FourTuple};
@@ -25,6 +25,14 @@ pub struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     pub local: SocketAddr,
+}
+
+/// Datagrams that came together on one path (GRO): each has `stride` bytes, the last maybe fewer.
+pub struct Run<'a> {
+    pub path: FourTuple,
+    pub ecn: Option<EcnCodepoint>,
+    pub stride: usize,
+    pub data: &'a [u8],
 }
 
 /// Room for one batch of received datagrams, used again and again.
@@ -65,6 +73,23 @@ impl Socket {
         buffer: &mut ReceiveBuffer,
         mut take: impl FnMut(FourTuple, Option<EcnCodepoint>, BytesMut),
     ) -> io::Result<bool> {
+        self.receive_runs(buffer, |run| {
+            for group in run.data.chunks(run.stride * SHARED) {
+                let mut datagrams = BytesMut::from(group);
+                while !datagrams.is_empty() {
+                    let one = datagrams.split_to(run.stride.min(datagrams.len()));
+                    take(run.path, run.ecn, one);
+                }
+            }
+        })
+    }
+
+    /// Receive one batch and hand it to `take` as the kernel gave it. Returns whether the batch was full.
+    pub fn receive_runs(
+        &self,
+        buffer: &mut ReceiveBuffer,
+        mut take: impl FnMut(Run<'_>),
+    ) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let count = {
             let mut chunks = buffer.0.chunks_mut(RECEIVE_SIZE);
@@ -74,16 +99,12 @@ impl Socket {
                 .recv((&self.io).into(), &mut slices, &mut metas)?
         };
         for (meta, received) in metas[..count].iter().zip(buffer.0.chunks(RECEIVE_SIZE)) {
-            let path = FourTuple::new(meta.addr, meta.dst_ip);
-            let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
-            let stride = meta.stride.max(1);
-            for group in received[..meta.len].chunks(stride * SHARED) {
-                let mut datagrams = BytesMut::from(group);
-                while !datagrams.is_empty() {
-                    let one = datagrams.split_to(stride.min(datagrams.len()));
-                    take(path, ecn, one);
-                }
-            }
+            take(Run {
+                path: FourTuple::new(meta.addr, meta.dst_ip),
+                ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
+                stride: meta.stride.max(1),
+                data: &received[..meta.len],
+            });
         }
         Ok(count == BATCH_SIZE)
     }
@@ -125,6 +146,13 @@ impl Socket {
             segment_size: None,
             src_ip: source,
         });
+    }
+}
+
+#[cfg(unix)]
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
     }
 }
 
