@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
@@ -27,6 +28,8 @@ from quice.signal.protocol import (
     Refused,
     Register,
     Registered,
+    Relays,
+    RelayServer,
     ToPeer,
     ToServer,
     Undeliverable,
@@ -100,13 +103,23 @@ class RendezvousSignalling:
 class RendezvousClient:
     """A peer's registration with a rendezvous server, kept up for as long as it lives.
 
-    `on_session` is called with each session that another peer begins with us.
+    `on_session` is called with each session that another peer begins with us, `on_relays` whenever `relays` is new:
+    with each registration, and each time the server renews their credentials.
     """
 
-    def __init__(self, url: str, identity: Identity, on_session: Callable[[RendezvousSignalling], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        identity: Identity,
+        on_session: Callable[[RendezvousSignalling], None],
+        on_relays: Callable[[tuple[RelayServer, ...]], None] | None = None,
+    ) -> None:
         self.url = url
         self.stun_servers: tuple[Address, ...] = ()
         """The server's STUN service, at each of the addresses that the URL's host has."""
+        self.relays: tuple[RelayServer, ...] = ()
+        """The relays that the server offers, with credentials for them."""
+        self.on_relays = on_relays
         self._identity = identity
         self._rng = this_machine().random
         self._on_session = on_session
@@ -188,6 +201,7 @@ class RendezvousClient:
             why = f": {answer.text}" if isinstance(answer, Refused) else ""
             raise ServerUnreachableError(self.url, f"it refused the registration{why}")
         self.stun_servers = await _addresses(self.url, answer.stun_port)
+        self._take_relays(answer.relays)
 
     async def _keep(self) -> None:
         """Receive, and register again whenever the server goes away."""
@@ -226,12 +240,23 @@ class RendezvousClient:
         match message:
             case Delivered():
                 self._deliver(message)
+            case Relays(relays=relays):
+                self._take_relays(relays)
             case Undeliverable():
                 key = (PeerId(message.to), message.session)
                 if (session := self._sessions.get(key)) is not None:
                     session._end(PeerUnreachableError(str(session.peer)))
             case _:
                 logger.debug("unexpected from the server: %s", type(message).__name__)
+
+    def _take_relays(self, relays: tuple[RelayServer, ...]) -> None:
+        here = urlsplit(self.url).hostname or ""
+        here = f"[{here}]" if ":" in here else here
+        self.relays = tuple(
+            msgspec.structs.replace(relay, urls=tuple(_at_host(url, here) for url in relay.urls)) for relay in relays
+        )
+        if self.on_relays is not None:
+            self.on_relays(self.relays)
 
     def _deliver(self, message: Delivered) -> None:
         try:
@@ -258,6 +283,13 @@ class RendezvousClient:
             await self._socket.send(protocol.encode(message))
         except WebSocketException as error:
             raise ServerUnreachableError(self.url, str(error)) from error
+
+
+def _at_host(url: str, host: str) -> str:
+    """A relay's URL, with the rendezvous server's host where it names none (see `protocol.SAME_HOST`)."""
+    scheme, separator, rest = url.partition(":")
+    is_same = rest.startswith(":") or not rest.partition("?")[0]
+    return f"{scheme}:{host}{rest}" if separator and is_same else url
 
 
 async def _close(websocket: ClientConnection) -> None:
