@@ -18,6 +18,7 @@ mod path;
 mod python;
 mod race;
 mod reassembly;
+mod relay;
 mod route;
 mod scope;
 mod seeded;

@@ -1,10 +1,11 @@
 //! UDP sockets in batches: recvmmsg with GRO in, GSO out (noq-udp).
 
+use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 #[cfg(unix)]
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use bytes::BytesMut;
 use noq_proto::{EcnCodepoint, FourTuple};
@@ -27,8 +28,17 @@ const SHARED: usize = 4;
 
 pub struct Socket {
     io: UdpSocket,
-    state: UdpSocketState,
+    /// Made anew when a source address has gone, see `recover`.
+    state: RefCell<UdpSocketState>,
     pub local: SocketAddr,
+}
+
+/// Datagrams that came together on one path (GRO): each has `stride` bytes, the last maybe fewer.
+pub struct Run<'a> {
+    pub path: FourTuple,
+    pub ecn: Option<EcnCodepoint>,
+    pub stride: usize,
+    pub data: &'a [u8],
 }
 
 /// Room for one batch of received datagrams, used again and again.
@@ -49,6 +59,7 @@ impl Socket {
         let _ = state.set_send_buffer_size((&io).into(), SOCKET_BUFFER);
         let _ = state.set_recv_buffer_size((&io).into(), SOCKET_BUFFER);
         let local = io.local_addr()?;
+        let state = RefCell::new(state);
         Ok(Self { io, state, local })
     }
 
@@ -59,7 +70,7 @@ impl Socket {
 
     /// How many datagrams of one size may go out in one transmit.
     pub fn segments(&self) -> NonZeroUsize {
-        self.state.max_gso_segments().min(SEGMENTS)
+        self.state.borrow().max_gso_segments().min(SEGMENTS)
     }
 
     /// Receive one batch and hand each datagram to `take`. Returns whether the batch was full, so that there is
@@ -69,34 +80,48 @@ impl Socket {
         buffer: &mut ReceiveBuffer,
         mut take: impl FnMut(FourTuple, Option<EcnCodepoint>, BytesMut),
     ) -> io::Result<bool> {
+        self.receive_runs(buffer, |run| {
+            for group in run.data.chunks(run.stride * SHARED) {
+                let mut datagrams = BytesMut::from(group);
+                while !datagrams.is_empty() {
+                    let one = datagrams.split_to(run.stride.min(datagrams.len()));
+                    take(run.path, run.ecn, one);
+                }
+            }
+        })
+    }
+
+    /// Receive one batch and hand it to `take` as the kernel gave it. Returns whether the batch was full.
+    pub fn receive_runs(
+        &self,
+        buffer: &mut ReceiveBuffer,
+        mut take: impl FnMut(Run<'_>),
+    ) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let count = {
             let mut chunks = buffer.0.chunks_mut(RECEIVE_SIZE);
             let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
                 std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("one for each slot")));
             self.state
+                .borrow()
                 .recv((&self.io).into(), &mut slices, &mut metas)?
         };
         for (meta, received) in metas[..count].iter().zip(buffer.0.chunks(RECEIVE_SIZE)) {
-            let path = FourTuple::new(meta.addr, meta.dst_ip);
-            let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
-            let stride = meta.stride.max(1);
-            for group in received[..meta.len].chunks(stride * SHARED) {
-                let mut datagrams = BytesMut::from(group);
-                while !datagrams.is_empty() {
-                    let one = datagrams.split_to(stride.min(datagrams.len()));
-                    take(path, ecn, one);
-                }
-            }
+            take(Run {
+                path: FourTuple::new(meta.addr, meta.dst_ip),
+                ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
+                stride: meta.stride.max(1),
+                data: &received[..meta.len],
+            });
         }
         Ok(count == BATCH_SIZE)
     }
 
     /// Send a transmit. Only `WouldBlock` comes back as an error: anything else is the loss of a datagram, with
     /// which QUIC and STUN deal themselves.
-    pub fn send(&mut self, transmit: &noq_proto::Transmit, contents: &[u8]) -> io::Result<()> {
+    pub fn send(&self, transmit: &noq_proto::Transmit, contents: &[u8]) -> io::Result<()> {
         // Without GSO, what comes as several datagrams all the same goes out one by one.
-        let apart = self.state.max_gso_segments() == NonZeroUsize::MIN;
+        let apart = self.state.borrow().max_gso_segments() == NonZeroUsize::MIN;
         let step = transmit.segment_size.filter(|_| apart);
         for contents in contents[..transmit.size].chunks(step.unwrap_or(transmit.size).max(1)) {
             self.try_send(&noq_udp::Transmit {
@@ -112,8 +137,21 @@ impl Socket {
         Ok(())
     }
 
-    fn try_send(&mut self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {
-        match self.state.try_send((&self.io).into(), transmit) {
+    /// Send one datagram of another protocol than QUIC.
+    pub fn send_packet(&self, data: &[u8], source: Option<IpAddr>, destination: SocketAddr) {
+        // A full socket buffer is a lost datagram: STUN retransmits.
+        let _ = self.try_send(&noq_udp::Transmit {
+            destination,
+            ecn: None,
+            contents: data,
+            segment_size: None,
+            src_ip: source,
+        });
+    }
+
+    fn try_send(&self, transmit: &noq_udp::Transmit<'_>) -> io::Result<()> {
+        let sent = self.state.borrow().try_send((&self.io).into(), transmit);
+        match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             Err(_) if transmit.src_ip.is_some_and(is_gone) => self.recover(),
             _ => {}
@@ -123,10 +161,17 @@ impl Socket {
 
     /// A source address that has gone is the same error to noq-udp as a kernel that knows no GSO and no ECN, and it
     /// never tries them again, on no path.
-    fn recover(&mut self) {
+    fn recover(&self) {
         if let Ok(state) = UdpSocketState::new((&self.io).into()) {
-            self.state = state;
+            self.state.replace(state);
         }
+    }
+}
+
+#[cfg(unix)]
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
     }
 }
 

@@ -394,3 +394,50 @@ class Event:
 
         host: str
         data: bytes
+
+FiveTuple = tuple[Address, Address, bool]
+"""A client's address, the server's that it is reached by, and whether it is over TCP."""
+
+class Relay:
+    """The data path of a TURN server: a thread that owns the sockets, and forwards what commands have allowed.
+
+    Commands take effect in the order of their calls, soon after; what they refer to and is gone is ignored. Hosts
+    that are no IP addresses raise `ValueError`.
+    """
+
+    def __init__(self, rate: float | None, allowed: list[tuple[str, int]]) -> None:
+        """`rate`: bytes a second that all allocations of one owner may have carried, None for any number. `allowed`:
+        networks, as address and prefix length, in which protected addresses may be reached all the same."""
+
+    @property
+    def news_fd(self) -> int:
+        """Becomes readable when `take` has something."""
+
+    def listen(self, host: str, port: int, tcp: bool) -> Address:
+        """Serve clients on a local address. Raises OSError."""
+
+    def protect(self, hosts: list[str], ports: list[int]) -> None:
+        """Send nothing to these addresses but what is for a relayed address on them, or if they are allowed; and even
+        then nothing to these ports."""
+
+    def open(self, allocation: int, client: FiveTuple, owner: str) -> None: ...
+    def relay(self, allocation: int, host: str, port: int, public: str) -> Address:
+        """Bind a relayed address, whose host peers see as `public`; returns it as they see it. Raises OSError."""
+
+    def unrelay(self, allocation: int, ipv6: bool) -> None: ...
+    def delete(self, allocation: int) -> None: ...
+    def permit(self, allocation: int, host: str) -> None: ...
+    def forbid(self, allocation: int, host: str) -> None: ...
+    def bind_channel(self, allocation: int, number: int, peer: Address) -> None: ...
+    def unbind_channel(self, allocation: int, number: int) -> None: ...
+    def send(self, data: Buffer, client: FiveTuple) -> None:
+        """Answer a client. It may get lost."""
+
+    def take(self) -> list[tuple[bytes | None, FiveTuple]]:
+        """The requests that came since the last call; None for a connection that is gone with its allocation."""
+
+    def counts(self) -> tuple[tuple[int, int], tuple[int, int], dict[str, int]]:
+        """Packets and bytes of data carried to peers, and to clients; packets dropped, by reason."""
+
+    def close(self) -> None:
+        """Free all ports."""

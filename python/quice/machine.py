@@ -11,13 +11,16 @@ import errno
 import ipaddress
 import random
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from quice import _native
 from quice.config import TransportConfig
+from quice.forwarder import Dispatch, Forwarder, NativeForwarder
 from quice.network import LocalAddress, NetworkChange, SystemWatch, Watch, local_addresses
 from quice.pump import Pump, SocketPump
+from quice.turn.policy import IpNetwork
 from quice.wire import Random
 
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -56,6 +59,12 @@ class Machine(Protocol):
 
         Raises `OSError`, and `ValueError` for a host that is no IP address.
         """
+
+    def forwarder(self, rate: float | None, allowed: Sequence[IpNetwork], dispatch: Dispatch) -> Forwarder:
+        """The data path of a TURN server on this machine's UDP and TCP: see `NativeForwarder`."""
+
+    def unix_time(self) -> float:
+        """Seconds since 1970."""
 
 
 class System:
@@ -98,6 +107,14 @@ class System:
                 if error.errno not in NO_SUCH_FAMILY:
                     raise
         return socket.create_server(("", port))
+
+    def forwarder(self, rate: float | None, allowed: Sequence[IpNetwork], dispatch: Dispatch) -> Forwarder:
+        """See `Machine`."""
+        return NativeForwarder(rate, allowed, dispatch)
+
+    def unix_time(self) -> float:
+        """See `Machine`."""
+        return time.time()
 
 
 def this_machine() -> Machine:

@@ -6,6 +6,7 @@ mod config;
 mod connection;
 mod engine;
 mod event;
+mod relay;
 
 use pyo3::prelude::*;
 
@@ -22,4 +23,6 @@ pub mod _native {
     use super::engine::PyEngine;
     #[pymodule_export]
     use super::event::{Event, Loss, PathLoss};
+    #[pymodule_export]
+    use super::relay::PyRelay;
 }

@@ -20,7 +20,9 @@ from tests.server.peers import SESSION, RawPeer, raw_peer, until
 async def test_a_peer_that_proves_its_key_is_registered_and_told_the_stun_port(server: Server) -> None:
     async with raw_peer(server) as peer:
         await peer.register()
-        assert await peer.receive() == Registered(stun_port=server.stun.port)
+        answer = await peer.receive()
+        assert isinstance(answer, Registered)
+        assert answer.stun_port == server.stun.port
         assert len(server.rendezvous) == 1
     await until(lambda: len(server.rendezvous) == 0)
 

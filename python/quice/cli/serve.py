@@ -4,34 +4,119 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from typing import Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quice.cli.output import Output
 from quice.cli.runner import Json, UsageError, run
 
+if TYPE_CHECKING:
+    from quice.server.relay import RelaySettings
+    from quice.turn.policy import IpNetwork
+
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Local address to serve on; all of them by default.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the rendezvous (WebSocket).")] = 4780,
-    stun_port: Annotated[int, typer.Option(min=0, max=65535, help="UDP port of STUN.")] = 3478,
+    stun_port: Annotated[int, typer.Option(min=0, max=65535, help="UDP and TCP port of STUN and TURN.")] = 3478,
+    relay: Annotated[bool, typer.Option(help="Relay between peers that can't reach each other (TURN).")] = True,
+    relay_address: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IP", help="Public address that this host is behind, if a NAT maps it one to one."),
+    ] = None,
+    relay_ports: Annotated[str, typer.Option(metavar="LO-HI", help="UDP ports of relayed addresses.")] = "49152-65535",
+    relay_quota: Annotated[int, typer.Option(min=1, help="Relayed addresses for each peer at the same time.")] = 16,
+    relay_rate: Annotated[
+        float, typer.Option(min=0, help="Bytes a second relayed for each peer; 0 for any number.")
+    ] = 12_500_000,
+    relay_allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="Private network to relay to, otherwise refused."),
+    ] = None,
+    turn: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="TURN server that peers are to use instead of this one, with --turn-secret."),
+    ] = None,
+    turn_secret: Annotated[
+        str | None,
+        typer.Option(envvar="QUICE_TURN_SECRET", help="Secret shared with it (coturn: static-auth-secret)."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Run a rendezvous and STUN server, until Ctrl-C."""
+    """Run a rendezvous, STUN and TURN server, until Ctrl-C."""
     output = Output(json)
-    run(output, _serve(output, host, port, stun_port), interrupted=0)
+    settings = partial(
+        _relay_settings,
+        serve=relay,
+        addresses=relay_address or [],
+        ports=relay_ports,
+        quota=relay_quota,
+        rate=relay_rate,
+        allow=relay_allow or [],
+        urls=turn or [],
+        secret=turn_secret,
+    )
+    run(output, _serve(output, host, port, stun_port, settings), interrupted=0)
 
 
-async def _serve(output: Output, host: str | None, port: int, stun_port: int) -> None:
+async def _serve(
+    output: Output, host: str | None, port: int, stun_port: int, settings: Callable[[], RelaySettings]
+) -> None:
     from quice.server import Server
 
     if host is not None and not _is_address(host):
         raise UsageError(f"--host takes an IP address of this machine, not {host!r}")
-    async with Server(host, port, stun_port) as server:
-        text = f"rendezvous {server.url}\nSTUN       {server.stun}"
-        output.event("ready", text, url=server.url, stun=str(server.stun))
+    async with Server(host, port, stun_port, relay=settings()) as server:
+        lines = [f"rendezvous {server.url}", f"STUN       {server.stun}"]
+        lines += [f"TURN       {url}" for url in server.turn]
+        output.event("ready", "\n".join(lines), url=server.url, stun=str(server.stun), turn=list(server.turn))
         await asyncio.get_running_loop().create_future()
+
+
+def _relay_settings(
+    *,
+    serve: bool,
+    addresses: list[str],
+    ports: str,
+    quota: int,
+    rate: float,
+    allow: list[str],
+    urls: list[str],
+    secret: str | None,
+) -> RelaySettings:
+    from quice.server.relay import RelaySettings
+
+    if urls and not secret:
+        raise UsageError("--turn needs --turn-secret, by which the server there checks credentials")
+    for url in urls:
+        if not url.startswith(("turn:", "turns:")):
+            raise UsageError(f"--turn takes a URL like turn:relay.example.org, not {url!r}")
+    for address in addresses:
+        if not _is_address(address):
+            raise UsageError(f"--relay-address takes an IP address, not {address!r}")
+    low, _, high = ports.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and 0 < int(low) < int(high) < 1 << 16):
+        raise UsageError(f"--relay-ports takes two port numbers like 49152-65535, not {ports!r}")
+    return RelaySettings(
+        serve=serve,
+        urls=tuple(urls),
+        secret=secret,
+        addresses=tuple(addresses),
+        ports=range(int(low), int(high) + 1),
+        quota=quota,
+        rate=rate or None,
+        allow=tuple(_network(text) for text in allow),
+    )
+
+
+def _network(text: str) -> IpNetwork:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise UsageError(f"--relay-allow takes a network like 10.0.0.0/8, not {text!r}") from None
 
 
 def _is_address(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""`quice serve`: rendezvous on WebSocket and STUN on UDP, in one process."""
+"""`quice serve`: rendezvous on WebSocket, STUN and TURN on UDP and TCP, in one process."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from websockets.http11 import Request, Response
 
 from quice.errors import BindError
 from quice.machine import this_machine
+from quice.server.credentials import RelayCredentials
+from quice.server.relay import RelayService, RelaySettings, random_secret
 from quice.server.rendezvous import MAX_BUFFER, Rendezvous
-from quice.server.stun import StunServer
 from quice.signal import protocol
+from quice.signal.protocol import SAME_HOST
 from quice.wire import Address
 
 DEFAULT_PORT = 4780
 """TCP, for WebSocket."""
 DEFAULT_STUN_PORT = 3478
-"""UDP; STUN's own (RFC 8489 §18.6)."""
+"""UDP, and TCP for TURN; STUN's own (RFC 8489 §18.6)."""
 
 _WILDCARDS = {"0.0.0.0": 4, "::": 6}  # noqa: S104 - a server is there to be reached
 _OPEN_TIMEOUT = 10.0
@@ -46,24 +48,34 @@ def _without_date(_connection: ServerConnection, _request: Request, response: Re
 class Server:
     """Everything peers need to find each other; an async context manager.
 
-    host: a local IP address, or None for all of them, IPv4 and IPv6. port, stun_port: 0 lets the system choose.
-    Entering it raises `BindError`.
+    host: a local IP address, or None for all of them, IPv4 and IPv6. port: of the rendezvous. stun_port: of STUN and
+    TURN. 0 lets the system choose. relay: what is relayed, and for whom. Entering it raises `BindError`.
     """
 
-    def __init__(self, host: str | None = None, port: int = DEFAULT_PORT, stun_port: int = DEFAULT_STUN_PORT) -> None:
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int = DEFAULT_PORT,
+        stun_port: int = DEFAULT_STUN_PORT,
+        *,
+        relay: RelaySettings | None = None,
+    ) -> None:
         self._host = host
         self._port = port
         self._stun_port = stun_port
+        self._relay_settings = relay or RelaySettings()
         self._connections: set[asyncio.Transport] = set()
 
     async def __aenter__(self) -> Server:
         self._machine = this_machine()
         listener = self._listen()
         self._port = listener.getsockname()[1]
-        self._stun = StunServer()
+        secret = self._relay_settings.secret or random_secret()
+        self.relay = RelayService(self._relay_settings, secret)
         try:
-            self._stun.bind([self._host] if self._host else list(_WILDCARDS), self._stun_port)
-            self.rendezvous = Rendezvous(self._stun.port)
+            self.relay.bind([self._host] if self._host else list(_WILDCARDS), self._stun_port)
+            self.relay.protect([self._port])
+            self.rendezvous = Rendezvous(self.relay.port, RelayCredentials(secret, self._relay_urls()))
             self._web: WebSocketServer = await serve(
                 self.rendezvous.serve,
                 sock=listener,
@@ -83,14 +95,14 @@ class Server:
             )
         except BaseException:
             listener.close()
-            self._stun.close()
+            self.relay.close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stun.close()
+        self.relay.close()
         self._web.close()
         # Those that are still in their opening handshake would be waited for until it times out.
         deadline = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._cut_off)
@@ -114,7 +126,20 @@ class Server:
     @property
     def stun(self) -> Address:
         """Where the STUN service answers."""
-        return Address(self._name(), self._stun.port)
+        return Address(self._name(), self.relay.port)
+
+    @property
+    def turn(self) -> tuple[str, ...]:
+        """The URLs of the relays that peers are told of, from the same network; empty if there are none."""
+        host = self._name()
+        host = f"[{host}]" if ":" in host else host
+        return tuple(url.replace("turn::", f"turn:{host}:", 1) for url in self._relay_urls())
+
+    def _relay_urls(self) -> tuple[str, ...]:
+        if not self.relay.relays:
+            return self._relay_settings.urls
+        # UDP first: it is the better way where it works.
+        return tuple(f"turn:{SAME_HOST}:{self.relay.port}?transport={name}" for name in ("udp", "tcp"))
 
     def _listen(self) -> socket.socket:
         """The listening socket: one for both families when no address is given."""

@@ -10,6 +10,7 @@ from websockets.exceptions import ConnectionClosed
 
 from quice.identity import PeerId
 from quice.machine import this_machine
+from quice.server.credentials import RelayCredentials
 from quice.signal import protocol
 from quice.signal.protocol import (
     REFUSED,
@@ -21,6 +22,7 @@ from quice.signal.protocol import (
     Refused,
     Register,
     Registered,
+    Relays,
     ToPeer,
     Undeliverable,
 )
@@ -40,9 +42,10 @@ MAX_BUFFER = 256 << 10
 class Rendezvous:
     """The peers that are here. One instance serves all WebSocket connections of a process."""
 
-    def __init__(self, stun_port: int) -> None:
+    def __init__(self, stun_port: int, relay_credentials: RelayCredentials) -> None:
         """`stun_port`: what peers are told of the STUN service; 0 for none."""
         self._stun_port = stun_port
+        self._relay_credentials = relay_credentials
         self._peers: dict[PeerId, ServerConnection] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -63,19 +66,25 @@ class Rendezvous:
         except ConnectionClosed:
             return
         previous, self._peers[peer] = self._peers.get(peer), connection
+        renewal: asyncio.Task[None] | None = None
         try:
             if previous is not None:
                 # Whoever proves the key is the peer; a stale connection must not keep it from being reached.
                 task = asyncio.create_task(previous.close(REPLACED, "registered again"))
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
-            self._send(connection, Registered(stun_port=self._stun_port))
+            relays = self._relay_credentials.issue(peer)
+            self._send(connection, Registered(stun_port=self._stun_port, relays=relays))
+            if relays:
+                renewal = asyncio.create_task(self._renew_credentials(peer, connection))
             await self._forward(peer, connection)
         except ProtocolDecodeError as error:
             await self._refuse(connection, str(error))
         except ConnectionClosed:
             pass
         finally:
+            if renewal is not None:
+                renewal.cancel()
             if self._peers.get(peer) is connection:
                 del self._peers[peer]
 
@@ -108,6 +117,13 @@ class Rendezvous:
             delivered = Delivered(sender=peer.key, session=message.session, body=message.body)
             if receiver is None or not self._send(receiver, delivered):
                 self._send(connection, Undeliverable(to=message.to, session=message.session))
+
+    async def _renew_credentials(self, peer: PeerId, connection: ServerConnection) -> None:
+        """Give the peer new credentials well before it can't allocate with its own any more."""
+        while True:
+            await asyncio.sleep(self._relay_credentials.lifetime / 2)
+            # Without room for it, what the peer has holds until the next time.
+            self._send(connection, Relays(relays=self._relay_credentials.issue(peer)))
 
     def _send(self, connection: ServerConnection, message: ToPeer) -> bool:
         """Send without waiting for a slow reader; returns whether there was room for the message."""

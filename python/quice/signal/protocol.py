@@ -6,6 +6,7 @@ its registration. The server never looks into a body.
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +25,12 @@ REPLACED = 4000
 """The WebSocket close code for a peer that has registered again, on another connection."""
 REFUSED = 4001
 """The WebSocket close code after `Refused`."""
+SAME_HOST = ""
+"""The host of a relay's URL for the one that the peer reaches the rendezvous server by: `turn::3478?transport=udp`."""
+MAX_RELAYS = 8
+"""Relays of one registration, and URLs of one relay."""
+_MAX_URL = 300
+_MAX_CREDENTIAL = 512
 _MAX_TEXT = 100
 """ASCII characters of an explanation; RFC 6455 §5.5 leaves a close frame 123 bytes for its reason."""
 _CONTEXT = b"quice rendezvous registration v1\0"
@@ -53,10 +60,29 @@ class Register(_Message, frozen=True, kw_only=True, tag="register"):
     replace: bool = True
 
 
+class RelayServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A TURN server, with credentials for it.
+
+    urls: one for each way to reach it, the best first (RFC 7065). lifetime: seconds for which the credentials hold.
+    """
+
+    urls: tuple[str, ...]
+    username: str
+    password: str
+    lifetime: float
+
+
 class Registered(_Message, frozen=True, kw_only=True, tag="registered"):
     """Server: you are. Its STUN service has this UDP port, on the host that you reached it by; 0 for none."""
 
     stun_port: int
+    relays: tuple[RelayServer, ...] = ()
+
+
+class Relays(_Message, frozen=True, kw_only=True, tag="relays"):
+    """Server: use these relays from now on, with these credentials, instead of those that you know."""
+
+    relays: tuple[RelayServer, ...]
 
 
 class Deliver(_Message, frozen=True, kw_only=True, tag="deliver"):
@@ -88,7 +114,7 @@ class Refused(_Message, frozen=True, kw_only=True, tag="refused"):
     text: str
 
 
-ToPeer = Challenge | Registered | Delivered | Undeliverable | Refused
+ToPeer = Challenge | Registered | Relays | Delivered | Undeliverable | Refused
 ToServer = Register | Deliver
 
 _encoder = msgspec.msgpack.Encoder()
@@ -112,8 +138,10 @@ def decode_to_peer(data: bytes | str) -> ToPeer:
         case Challenge(version=version, nonce=nonce):
             # Of another version nothing is known but that it is one.
             correct = version != VERSION or len(nonce) == NONCE_LENGTH
-        case Registered(stun_port=port):
-            correct = 0 <= port < 1 << 16
+        case Registered(stun_port=port, relays=relays):
+            correct = 0 <= port < 1 << 16 and _correct_relays(relays)
+        case Relays(relays=relays):
+            correct = _correct_relays(relays)
         case Delivered(sender=peer, session=session, body=body):
             correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH and len(body) <= MAX_BODY
         case Undeliverable(to=peer, session=session):
@@ -132,6 +160,16 @@ def decode_to_server(data: bytes | str) -> ToServer:
         case Deliver(to=peer, session=session, body=body):
             correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH and len(body) <= MAX_BODY
     return _correct(message, correct)
+
+
+def _correct_relays(relays: tuple[RelayServer, ...]) -> bool:
+    return len(relays) <= MAX_RELAYS and all(
+        0 < len(relay.urls) <= MAX_RELAYS
+        and all(len(url) <= _MAX_URL and url.isprintable() for url in relay.urls)
+        and all(0 < len(text) <= _MAX_CREDENTIAL and text.isprintable() for text in (relay.username, relay.password))
+        and 0 < relay.lifetime < math.inf
+        for relay in relays
+    )
 
 
 MessageT = TypeVar("MessageT", bound=_Message)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
@@ -25,6 +26,8 @@ from quice.signal.protocol import (
     Refused,
     Register,
     Registered,
+    Relays,
+    RelayServer,
     ToPeer,
     ToServer,
     Undeliverable,
@@ -116,14 +119,19 @@ class _Registration:
 class RendezvousClient:
     """A peer's registration with a rendezvous server, kept up for as long as it lives.
 
-    `on_session` is called with each session that another peer begins with us.
+    `on_session` is called with each session that another peer begins with us, `on_relays` whenever `relays` is new:
+    with each registration, and each time the server renews their credentials.
 
     Of several servers it takes the first that answers, and stays with it; when that one is lost, it is tried again
     before the next. Peers at two servers find each other only if these share who is where.
     """
 
     def __init__(
-        self, server: str | Sequence[str], identity: Identity, on_session: Callable[[RendezvousSignalling], None]
+        self,
+        server: str | Sequence[str],
+        identity: Identity,
+        on_session: Callable[[RendezvousSignalling], None],
+        on_relays: Callable[[tuple[RelayServer, ...]], None] | None = None,
     ) -> None:
         self.urls = (server,) if isinstance(server, str) else tuple(server)
         if not self.urls:
@@ -132,6 +140,9 @@ class RendezvousClient:
         """The server that is used now, or was last."""
         self.stun_servers: tuple[Address, ...] = ()
         """The server's STUN service, at each of the addresses that the URL's host has."""
+        self.relays: tuple[RelayServer, ...] = ()
+        """The relays that the server offers, with credentials for them."""
+        self.on_relays = on_relays
         self._identity = identity
         self._machine = this_machine()
         self._rng = self._machine.random
@@ -240,6 +251,7 @@ class RendezvousClient:
             raise ServerUnreachableError(greeting.url, f"it refused the registration{why}")
         stun = answer.stun_port
         self.stun_servers = tuple(Address(host, stun) for host in greeting.hosts) if stun else ()
+        self._take_relays(answer.relays, greeting)
         now = self._loop.time()
         return _Registration(greeting, since=now, rtt=now - asked)
 
@@ -265,7 +277,7 @@ class RendezvousClient:
         websocket = registration.websocket
         with contextlib.suppress(WebSocketException):
             async for frame in websocket:
-                self._receive(frame)
+                self._receive(frame, registration.greeting)
         if registration is not self._registration:
             return
         # If a new registration is on its way, it is that which has replaced this one.
@@ -354,7 +366,7 @@ class RendezvousClient:
         task.add_done_callback(self._tasks.pop)
         return task
 
-    def _receive(self, frame: bytes | str) -> None:
+    def _receive(self, frame: bytes | str, greeting: Greeting) -> None:
         try:
             message: ToPeer = protocol.decode_to_peer(frame)
         except ProtocolDecodeError as error:
@@ -363,12 +375,22 @@ class RendezvousClient:
         match message:
             case Delivered():
                 self._deliver(message)
+            case Relays(relays=relays):
+                self._take_relays(relays, greeting)
             case Undeliverable():
                 key = (PeerId(message.to), message.session)
                 if (session := self._sessions.get(key)) is not None:
                     session._end(PeerUnreachableError(str(session.peer)))
             case _:
                 logger.debug("unexpected from the server: %s", type(message).__name__)
+
+    def _take_relays(self, relays: tuple[RelayServer, ...], greeting: Greeting) -> None:
+        here = f"[{greeting.host}]" if ":" in greeting.host else greeting.host
+        self.relays = tuple(
+            msgspec.structs.replace(relay, urls=tuple(_at_host(url, here) for url in relay.urls)) for relay in relays
+        )
+        if self.on_relays is not None:
+            self.on_relays(self.relays)
 
     def _deliver(self, message: Delivered) -> None:
         try:
@@ -400,6 +422,13 @@ class RendezvousClient:
             await registration.websocket.send(protocol.encode(message))
         except WebSocketException as error:
             raise ServerUnreachableError(self.url, str(error)) from error
+
+
+def _at_host(url: str, host: str) -> str:
+    """A relay's URL, with the rendezvous server's host where it names none (see `protocol.SAME_HOST`)."""
+    scheme, separator, rest = url.partition(":")
+    is_same = rest.startswith(":") or not rest.partition("?")[0]
+    return f"{scheme}:{host}{rest}" if separator and is_same else url
 
 
 async def _ping(registration: _Registration) -> None:

@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from quice import _native
 from quice.config import TransportConfig
+from quice.forwarder import Dispatch
 from quice.network import LocalAddress, Monitor, NetworkChange, NetworkState
 from quice.sim.clock import SimLoop
+from quice.sim.forwarder import SimForwarder
 from quice.sim.packet import Packet, Protocol
 from quice.sim.pump import SimPump
 from quice.sim.tcp_stack import Tcp
 from quice.sim.waiting import failure
+from quice.turn.policy import IpNetwork
 from quice.wire import Address, random_bytes
 
 if TYPE_CHECKING:
     from quice.sim.host import Binding, Host
 
 T = TypeVar("T")
+
+_EPOCH = 1_700_000_000.0
+"""Seconds since 1970 when a simulation begins: always the same."""
 
 
 class SimMachine:
@@ -64,6 +70,14 @@ class SimMachine:
             credentials, list(alpns), config, sockets=False, seed=seed, reserved_streams=reserved_streams
         )
         return SimPump(self._loop, self.host, engine, dispatch)
+
+    def forwarder(self, rate: float | None, allowed: Sequence[IpNetwork], dispatch: Dispatch) -> SimForwarder:
+        """See `quice.machine.Machine`."""
+        return SimForwarder(self._loop, self.host, self.tcp, rate, allowed, dispatch)
+
+    def unix_time(self) -> float:
+        """See `quice.machine.Machine`. All simulated machines agree."""
+        return _EPOCH + self._loop.time()
 
     def listen(self, host: str | None, port: int) -> socket.socket:
         """See `quice.machine.Machine`."""

@@ -143,6 +143,13 @@ class Tcp:
         if sock is None:
             found = self._machine.getaddrinfo(host, port) if host else []
             sock = self._listen([address[0] for *_rest, address in found] or _WILDCARDS, port or 0)
+        return self._start(sock, protocol_factory)
+
+    def serve(self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> SimServer:
+        """Listen on one address, and serve at once. Raises `OSError`."""
+        return self._start(self._listen((host,), port), protocol_factory)
+
+    def _start(self, sock: SimSocket, protocol_factory: Callable[[], asyncio.BaseProtocol]) -> SimServer:
         server = SimServer(self._loop, sock, protocol_factory, self._servers.remove)
         self._servers.append(server)
         return server

@@ -12,6 +12,7 @@ from quice.stun.attributes import (
     Lifetime,
     RequestedAddressFamily,
     RequestedTransport,
+    Software,
     XorMappedAddress,
     XorRelayedAddress,
 )
@@ -60,8 +61,12 @@ class Allocation:
 
 
 def request(families: AddressFamilies, lifetime: float) -> tuple[Attribute, ...]:
-    """The attributes of an Allocate request (§7.1)."""
-    return (RequestedTransport(_UDP), Lifetime(int(lifetime)), *families.attributes)
+    """The attributes of an Allocate request (§7.1).
+
+    The name makes it as long as the shortest challenge: a server that sends strangers no more bytes than came from
+    them can answer it at once.
+    """
+    return (RequestedTransport(_UDP), Lifetime(int(lifetime)), *families.attributes, Software("quice"))
 
 
 def granted(response: Message, wanted: float) -> float:

@@ -1,0 +1,32 @@
+"""Credentials for relays: time-limited, and made anew for each peer that asks."""
+
+from __future__ import annotations
+
+from quice.identity import PeerId
+from quice.machine import this_machine
+from quice.signal.protocol import RelayServer
+from quice.turn.credentials import time_limited
+
+DEFAULT_LIFETIME = 6 * 3600.0
+"""Seconds. They are renewed after half of it; until they expire they can't be taken back."""
+
+
+class RelayCredentials:
+    """Makes what registered peers are told of relays."""
+
+    def __init__(self, secret: str, urls: tuple[str, ...], lifetime: float = DEFAULT_LIFETIME) -> None:
+        """`urls`: of relays that take credentials made with the secret; none for no relays."""
+        self.lifetime = lifetime
+        self._secret = secret
+        self._urls = urls
+        self._machine = this_machine()
+
+    def issue(self, peer: PeerId) -> tuple[RelayServer, ...]:
+        """The relays, with new credentials for a peer."""
+        if not self._urls:
+            return ()
+        account = time_limited(self._secret, self._machine.unix_time() + self.lifetime, str(peer))
+        relay = RelayServer(
+            urls=self._urls, username=account.username, password=account.password, lifetime=self.lifetime
+        )
+        return (relay,)

@@ -1,0 +1,126 @@
+//! What the forwarder's thread and the control plane share: commands down, requests up.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use polling::Poller;
+
+use super::counts::Counts;
+use crate::guardian::Signal;
+use crate::udp::Socket;
+
+/// Requests that may wait for the control plane; a flood of them costs those that come after.
+const MAX_NEWS: usize = 1024;
+
+/// Who a client is (RFC 8656 §3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FiveTuple {
+    pub tcp: bool,
+    pub client: SocketAddr,
+    pub server: SocketAddr,
+}
+
+/// What the control plane wants done, in this order.
+pub enum Command {
+    Listen(Socket),
+    Accept(TcpListener),
+    /// These addresses are ours: nothing is sent to them but what is for a relayed address.
+    Own(Vec<IpAddr>),
+    /// These ports are the server's own: nothing is ever sent to them.
+    Close(Vec<u16>),
+    Open {
+        allocation: u64,
+        client: FiveTuple,
+        owner: String,
+    },
+    /// Add a relayed address to an allocation.
+    Relay {
+        allocation: u64,
+        socket: Socket,
+        public: SocketAddr,
+    },
+    /// Give up an allocation's relayed address, the IPv6 one if so said.
+    Unrelay(u64, bool),
+    Delete(u64),
+    Permit(u64, IpAddr),
+    Forbid(u64, IpAddr),
+    Bind(u64, u16, SocketAddr),
+    Unbind(u64, u16),
+    Send(FiveTuple, Vec<u8>),
+    Stop,
+}
+
+/// What the control plane is told.
+#[derive(Debug)]
+pub struct News {
+    pub client: FiveTuple,
+    /// A STUN request; `None` when the client's connection is gone, and what was allocated on it lost.
+    pub request: Option<Vec<u8>>,
+}
+
+pub struct Shared {
+    pub poller: Poller,
+    /// Readable when there are news.
+    pub bell: Signal,
+    commands: Mutex<Vec<Command>>,
+    news: Mutex<Vec<News>>,
+    counts: Mutex<Counts>,
+}
+
+impl Shared {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            poller: Poller::new()?,
+            bell: Signal::new()?,
+            commands: Mutex::default(),
+            news: Mutex::default(),
+            counts: Mutex::default(),
+        })
+    }
+
+    pub fn command(&self, command: Command) {
+        let mut commands = lock(&self.commands);
+        let first = commands.is_empty();
+        commands.push(command);
+        drop(commands);
+        if first {
+            // It fails only when the descriptor is gone, with the thread.
+            let _ = self.poller.notify();
+        }
+    }
+
+    pub fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut *lock(&self.commands))
+    }
+
+    /// Returns whether there was room.
+    pub fn tell(&self, news: News) -> bool {
+        let mut waiting = lock(&self.news);
+        // That a connection is gone is never said twice, and must not be lost.
+        let room = waiting.len() < MAX_NEWS || news.request.is_none();
+        if room {
+            waiting.push(news);
+            self.bell.set();
+        }
+        room
+    }
+
+    pub fn take_news(&self) -> Vec<News> {
+        self.bell.clear();
+        std::mem::take(&mut *lock(&self.news))
+    }
+
+    pub fn publish(&self, counts: Counts) {
+        *lock(&self.counts) = counts;
+    }
+
+    pub fn counts(&self) -> Counts {
+        *lock(&self.counts)
+    }
+}
+
+/// A panic under one of these locks is a bug that has been reported by then; closing must still work.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
