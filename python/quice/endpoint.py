@@ -36,6 +36,7 @@ from quice.ice.gather import CandidateFilter, InterfaceFilter
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.meeting import Meeting, refuse
+from quice.network import NetworkChange, Watch
 from quice.paths import PathKeeper
 from quice.session import Session, tag_of
 from quice.signal.interface import Signalling
@@ -72,7 +73,7 @@ class Endpoint:
     def __init__(
         self,
         identity: Identity,
-        server: str | None,
+        server: str | Sequence[str] | None,
         alpns: Sequence[str],
         host: str | None,
         port: int,
@@ -99,6 +100,8 @@ class Endpoint:
         self._bound: list[Address] = []
         self._alpns = tuple(alpns)
         self._rendezvous: RendezvousClient | None = None
+        self._watch: Watch | None = None
+        self._check: asyncio.Task[None] | None = None
         self._exposure = exposure
         self._discovery = Discovery(lambda: self.bases, self.send, self._machine.random, exposure)
         self._sessions: list[Session] = []
@@ -114,7 +117,7 @@ class Endpoint:
         cls,
         identity: Identity | None = None,
         *,
-        server: str | None = None,
+        server: str | Sequence[str] | None = None,
         alpns: Sequence[str] = (),
         host: str | None = None,
         port: int = 0,
@@ -129,7 +132,8 @@ class Endpoint:
         """Bind a UDP port on every interface, for IPv4 and IPv6, or on `host` alone.
 
         identity: who this endpoint is; a new one if not given. server: the rendezvous server's URL (`ws://` or
-        `wss://`), by which peers find each other. alpns: the application protocols to accept connections for;
+        `wss://`), by which peers find each other; or several, of which the first that answers is used, and another when
+        that one is lost: they must share who is where, for peers to find each other at different ones. alpns: the application protocols to accept connections for;
         with none, only `connect` works. port: 0 lets the system choose. stun_servers: asked for this endpoint's
         public addresses, beside the rendezvous server's own. checks: what finds better paths for connections; with
         "quic", and a peer that has it too, those made straight to an address as well, and both tell each other their
@@ -312,10 +316,11 @@ class Endpoint:
         finally:
             await self._end(session)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
+        return task
 
     @property
     def bases(self) -> list[Base]:
@@ -417,6 +422,8 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
+        if self._watch is not None:
+            self._watch.close()
         if self._rendezvous is not None:
             await self._rendezvous.close()
         tasks = list(self._tasks)
@@ -451,10 +458,18 @@ class Endpoint:
                 self._rendezvous = rendezvous
             known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
             self._discovery.start(() if self._exposure.lite else (*known, *self._stun_servers))
+            if self._rendezvous is not None:
+                self._watch = self._machine.watch(self._on_network_change)
         except BaseException:
             self._closed = True
             self._pump.close()
             raise
+
+    def _on_network_change(self, change: NetworkChange) -> None:
+        if self._rendezvous is not None:
+            if self._check is not None:
+                self._check.cancel()
+            self._check = self._spawn(_check(self._rendezvous), "quice rendezvous check")
 
     def _bind_sockets(self) -> None:
         if self._host is not None:
@@ -558,6 +573,12 @@ class Endpoint:
 async def _drained(connections: Sequence[Connection]) -> None:
     for connection in connections:
         await connection._drained.wait()
+
+
+async def _check(rendezvous: RendezvousClient) -> None:
+    # It is closed meanwhile.
+    with contextlib.suppress(SignallingError):
+        await rendezvous.check()
 
 
 class _Binding:
