@@ -133,11 +133,11 @@ class Endpoint:
 
         identity: who this endpoint is; a new one if not given. server: the rendezvous server's URL (`ws://` or
         `wss://`), by which peers find each other; or several, of which the first that answers is used, and another when
-        that one is lost: they must share who is where, for peers to find each other at different ones. alpns: the application protocols to accept connections for;
-        with none, only `connect` works. port: 0 lets the system choose. stun_servers: asked for this endpoint's
-        public addresses, beside the rendezvous server's own. checks: what finds better paths for connections; with
-        "quic", and a peer that has it too, those made straight to an address as well, and both tell each other their
-        addresses within the connection.
+        that one is lost: they must share who is where, for peers to find each other at different ones. alpns: the
+        application protocols to accept connections for; with none, only `connect` works. port: 0 lets the system
+        choose. stun_servers: asked for this endpoint's public addresses, beside the rendezvous server's own. checks:
+        what finds better paths for connections; with "quic", and a peer that has it too, those made straight to an
+        address as well, and both tell each other their addresses within the connection.
 
         interface_filter: asked for each address of the machine, which has an `address` and the name of its
         `interface`, whether to use it; not asked for `host`. So `lambda base: base.interface != "docker0"` keeps that
