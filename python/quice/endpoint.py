@@ -134,10 +134,10 @@ class Endpoint:
         identity: who this endpoint is; a new one if not given. server: the rendezvous server's URL (`ws://` or
         `wss://`), by which peers find each other; or several, of which the first that answers is used, and another when
         that one is lost: they must share who is where, for peers to find each other at different ones. alpns: the
-        application protocols to accept connections for; with none, only `connect` works. port: 0 lets the system choose. stun_servers: asked for this endpoint's
-        public addresses, beside the rendezvous server's own. checks: what finds better paths for connections; with
-        "quic", and a peer that has it too, those made straight to an address as well, and both tell each other their
-        addresses within the connection.
+        application protocols to accept connections for; with none, only `connect` works. port: 0 lets the system
+        choose. stun_servers: asked for this endpoint's public addresses, beside the rendezvous server's own. checks:
+        what finds better paths for connections; with "quic", and a peer that has it too, those made straight to an
+        address as well, and both tell each other their addresses within the connection.
 
         interface_filter: asked for each address of the machine, which has an `address` and the name of its
         `interface`, whether to use it; not asked for `host`. So `lambda base: base.interface != "docker0"` keeps that
@@ -458,7 +458,8 @@ class Endpoint:
                 self._rendezvous = rendezvous
             known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
             self._discovery.start(() if self._exposure.lite else (*known, *self._stun_servers))
-            self._watch = self._machine.watch(self._on_network_change)
+            if self._rendezvous is not None:
+                self._watch = self._machine.watch(self._on_network_change)
         except BaseException:
             self._closed = True
             self._pump.close()

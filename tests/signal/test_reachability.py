@@ -9,17 +9,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from quice.errors import ServerUnreachableError
+from quice.errors import PeerUnreachableError, ServerUnreachableError
 from quice.identity import Identity
 from quice.machine import this_machine
 from quice.server import Server
-from quice.signal.messages import VERSION, Offer
+from quice.signal.messages import VERSION, Bye, Offer, Refuse, RefuseReason
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
 from quice.sim.simulation import Simulation
 from quice.sim.site import Site
+from quice.sim.trace import Traffic
 from quice.sim.world import World
 
 OFFER = Offer(version=VERSION, ufrag="abcd", pwd="0123456789abcdef012345", alpn="test/1")
@@ -366,3 +367,125 @@ async def test_peers_that_lose_their_server_at_once_do_not_come_back_at_once(
                 sum(early < each.client._registration.since - lost for each in peers if each.client._registration) >= 10
             )
         assert len(again.rendezvous) == len(peers)
+
+
+@contextlib.asynccontextmanager
+async def session(one: Peer, other: Peer) -> AsyncIterator[tuple[RendezvousSignalling, RendezvousSignalling]]:
+    """A session whose offer has arrived, and nothing else yet."""
+    with one.host:
+        near = one.client.open(other.identity.peer)
+        await near.send(OFFER)
+    far = await other.sessions.get()
+    assert await far.receive() == OFFER
+    yield near, far
+    await near.close()
+    await far.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_server_that_is_killed_and_restarted_between_offer_and_answer_is_not_noticed(seed: int) -> None:
+    """Whichever of the two is back first."""
+
+    async def main() -> None:
+        world = simulation.world
+        hosts = [world.host(name, link=Conditions(delay=DELAY)) for name in ("one", "other")]
+        (server,) = await servers(simulation, 0)
+        async with (
+            peer(hosts[0], server.url) as one,
+            peer(hosts[1], server.url) as other,
+            session(one, other) as (near, far),
+        ):
+            killed = world.hosts["server1"]
+            killed.machine.tcp.abort()
+            with killed:
+                await server.__aexit__(None, None, None)
+                await asyncio.sleep(0.3)
+                await Server().__aenter__()
+            with hosts[1]:
+                await far.send(Bye())
+            assert await asyncio.wait_for(near.receive(), 5) == Bye()
+            assert other.sessions.empty()
+
+    with Simulation(seed) as simulation:
+        simulation.run(main())
+
+
+@pytest.mark.parametrize("who", ["offering", "answering", "both"])
+async def test_whoever_changes_networks_between_offer_and_answer_the_answer_arrives(
+    simulation: Simulation, rendezvous: Server, world: World, phone: Host, wifi: Site, lte: Site, who: str
+) -> None:
+    laptop = world.site("home", nat=Nat.PORT_RESTRICTED, uplink=Conditions(delay=DELAY)).host("laptop")
+    async with (
+        peer(phone, rendezvous.url) as one,
+        peer(laptop, rendezvous.url) as other,
+        session(one, other) as (near, far),
+    ):
+        started = simulation.loop.time()
+        for host, name in ((phone, "offering"), (laptop, "answering")):
+            if who in (name, "both"):
+                host.move(lte)
+        with laptop:
+            await far.send(Bye())
+        assert await near.receive() == Bye()
+        assert simulation.loop.time() - started < 1.2
+
+
+async def test_an_offer_to_who_has_just_changed_networks_in_silence_arrives(
+    simulation: Simulation, rendezvous: Server, world: World, phone: Host, wifi: Site, lte: Site
+) -> None:
+    """The server still sends it to where the phone was; it is sent again."""
+    async with peer(phone, rendezvous.url) as one, peer(world.host("other"), rendezvous.url) as other:
+        phone.move(lte)
+        started = simulation.loop.time()
+        await other.offers_to(one)
+        assert simulation.loop.time() - started < 1.2
+        await asyncio.sleep(10)
+        assert one.sessions.empty()
+
+
+async def test_an_answer_reaches_who_has_closed_its_session_never_and_is_not_sent_for_ever(
+    world: World, rendezvous: Server, phone: Host
+) -> None:
+    async with peer(phone, rendezvous.url) as one, peer(world.host("other"), rendezvous.url) as other:
+        async with session(one, other) as (near, far):
+            await near.close()
+            await far.send(Bye())
+        await asyncio.sleep(60)
+        assert not one.client._lingering
+        assert not other.client._lingering
+        quiet = Traffic()
+        world.watch(quiet)
+        await asyncio.sleep(15)
+        assert not quiet.packets
+
+
+async def test_a_refusal_right_before_closing_arrives_though_it_is_lost(
+    world: World, rendezvous: Server, phone: Host, lte: Site
+) -> None:
+    async with (
+        peer(phone, rendezvous.url) as one,
+        peer(world.host("other"), rendezvous.url) as other,
+        session(one, other) as (near, far),
+    ):
+        phone.move(lte)
+        await far.send(Refuse(reason=RefuseReason.BUSY))
+        await far.close()
+        assert await near.receive() == Refuse(reason=RefuseReason.BUSY)
+
+
+async def test_a_peer_that_is_gone_in_the_middle_of_a_session_is_named_in_the_end(
+    simulation: Simulation, world: World, rendezvous: Server, phone: Host
+) -> None:
+    async with peer(phone, rendezvous.url) as one:
+        other = Peer(world.host("other"), rendezvous.url)
+        await other.start()
+        async with session(one, other) as (near, far):
+            await far.send(Bye())
+            assert await near.receive() == Bye()
+            await other.close()
+            with phone:
+                await near.send(Bye())
+            started = simulation.loop.time()
+            with pytest.raises(PeerUnreachableError, match=str(other.identity.peer)):
+                await near.receive()
+            assert 19 < simulation.loop.time() - started < 26

@@ -14,7 +14,8 @@ import msgspec
 from quice.identity import PeerId
 
 VERSION = 1
-MAX_BODY = 16 << 10
+MAX_BODY = (16 << 10) + 64
+"""Bytes for a peer: a message, and what sees to it that it arrives."""
 MAX_FRAME = MAX_BODY + 512
 """Bytes of a WebSocket message: a body and what is around it."""
 KEY_LENGTH = 32

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+import math
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from quice.signal.protocol import (
     ToServer,
     Undeliverable,
 )
+from quice.signal.sequence import MessageSequence
 from quice.signal.servers import Greeting, answer_of, reach
 from quice.wire import Address, random_bytes
 
@@ -48,28 +50,41 @@ _ANSWER_ROUND_TRIPS, _ANSWER_BOUNDS = 3, (0.2, 2.0)
 _MAX_SESSIONS = 256
 _MAX_WAITING = 128
 """Messages of one session that wait to be received."""
+_LINGER = 5.0
+"""Seconds for which a session that is closed here still sees to it that its last messages arrive."""
+_GATHERING = 5.0
+"""Seconds after a server was lost in which a peer that is not there may be on its way back."""
 
 Sessions = dict[tuple[PeerId, bytes], "RendezvousSignalling"]
 
 
 class RendezvousSignalling:
-    """One session with one peer, through the server."""
+    """One session with one peer, through the server: whichever it is, and over any number of connections to it."""
 
     def __init__(self, client: RendezvousClient, peer: PeerId, session: bytes) -> None:
         self.peer = peer
         self._client = client
         self._session = session
+        self._loop = asyncio.get_running_loop()
+        self._sequence = MessageSequence()
+        self._timer: asyncio.TimerHandle | None = None
         self._incoming: asyncio.Queue[Message] = asyncio.Queue(_MAX_WAITING)
         self._ended: Exception | None = None
         self._changed = asyncio.Event()
 
     async def send(self, message: Message) -> None:
-        """See `Signalling`. Raises `ServerUnreachableError` while the server can't be reached, and `ValueError`
-        for a message that is too large for it.
+        """See `Signalling`. Raises `ServerUnreachableError` when the server can't be reached again for some seconds,
+        and `ValueError` for a message that is too large for it.
         """
+        body = encode(message)
+        if self._ended is None:
+            await self._client._reachable()
+        if self._sequence.is_full:
+            self._end(SignallingClosedError())
         if self._ended is not None:
             raise self._ended
-        await self._client._send(Deliver(to=self.peer.key, session=self._session, body=encode(message)))
+        self._sequence.send(body, self._loop.time())
+        await self._flush()
 
     async def receive(self) -> Message:
         """See `Signalling`. Raises `PeerUnreachableError` when the server does not know the peer."""
@@ -81,16 +96,64 @@ class RendezvousSignalling:
         return self._incoming.get_nowait()
 
     async def close(self) -> None:
-        """See `Signalling`."""
-        self._client._sessions.pop((self.peer, self._session), None)
+        """See `Signalling`. What was sent before still arrives."""
+        self._client._dismiss(self)
         self._end(SignallingClosedError())
 
-    def _take(self, message: Message) -> None:
-        if self._incoming.full():
-            self._end(SignallingClosedError())
-        else:
+    @property
+    def key(self) -> tuple[PeerId, bytes]:
+        """What the session is known by."""
+        return self.peer, self._session
+
+    def _take(self, body: bytes) -> list[Message]:
+        """Take in what the peer sent; returns the messages for whoever receives."""
+        taken = []
+        for data in self._sequence.receive(body, self._loop.time()):
+            try:
+                taken.append(decode(data))
+            except SignalDecodeError as error:
+                logger.debug("a message of a peer that is none: %s", error)
+        self._arm()
+        return taken
+
+    def _give(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if self._incoming.full():
+                self._end(SignallingClosedError())
+                break
             self._incoming.put_nowait(message)
         self._changed.set()
+
+    def _pending(self) -> list[Deliver]:
+        """What is to be sent now."""
+        return [Deliver(to=self.peer.key, session=self._session, body=body) for body in self._sequence.transmits()]
+
+    async def _flush(self) -> None:
+        try:
+            for message in self._pending():
+                await self._client._send(message)
+        finally:
+            self._arm()
+
+    def _arm(self) -> None:
+        when = self._sequence.timeout()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if when is None else self._loop.call_at(when, self._on_timer, when)
+
+    def _on_timer(self, when: float) -> None:
+        self._timer = None
+        # A loop's timers may come early by its clock's resolution.
+        self._sequence.handle_timeout(max(when, self._loop.time()))
+        if self._sequence.is_given_up:
+            self._end(PeerUnreachableError(str(self.peer)))
+        else:
+            self._client._spawn(self._flush(), "quice rendezvous session")
+
+    def _stop(self) -> None:
+        """Send nothing any more, not even again."""
+        self._sequence.stop()
+        self._arm()
 
     def _end(self, error: Exception) -> None:
         if self._ended is None:
@@ -149,6 +212,8 @@ class RendezvousClient:
         self._loop = asyncio.get_running_loop()
         self._on_session = on_session
         self._sessions: Sessions = {}
+        self._lingering: Sessions = {}
+        """Those that are closed here; the oldest first."""
         self._known: dict[str, Greeting] = {}
         self._registration: _Registration | None = None
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -160,6 +225,9 @@ class RendezvousClient:
         self._renewal: asyncio.Task[None] | None = None
         self._renewing_since = 0.0
         self._failures = 0
+        self._lost = False
+        self._back_since = -math.inf
+        """When a server was reached again after one was lost."""
         # In order, as a set would not be.
         self._tasks: dict[asyncio.Task[None], None] = {}
 
@@ -204,6 +272,8 @@ class RendezvousClient:
         registration = self._set(None)
         for session in list(self._sessions.values()):
             await session.close()
+        for session in list(self._lingering.values()):
+            self._forget(session)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -221,6 +291,19 @@ class RendezvousClient:
         session = random_bytes(self._rng, SESSION_LENGTH)
         signalling = self._sessions[peer, session] = RendezvousSignalling(self, peer, session)
         return signalling
+
+    def _dismiss(self, session: RendezvousSignalling) -> None:
+        """Have a session that is closed linger."""
+        if self._sessions.pop(session.key, None) is None:
+            return
+        if len(self._lingering) >= _MAX_SESSIONS:
+            self._forget(next(iter(self._lingering.values())))
+        self._lingering[session.key] = session
+        self._loop.call_later(_LINGER, self._forget, session)
+
+    def _forget(self, session: RendezvousSignalling) -> None:
+        if self._lingering.pop(session.key, None) is not None:
+            session._stop()
 
     async def _register(self, *, replace: bool) -> _Registration:
         """Register with the server that was used last, or else with one of the others."""
@@ -245,6 +328,11 @@ class RendezvousClient:
         register = Register(version=protocol.VERSION, peer=peer.key, signature=signature, replace=replace)
         with contextlib.suppress(WebSocketException):
             await greeting.websocket.send(protocol.encode(register))
+            # Right behind it, as the protocol allows, what an earlier connection may have lost.
+            for session in [*self._sessions.values(), *self._lingering.values()]:
+                session._sequence.repeat()
+                for message in session._pending():
+                    await greeting.websocket.send(protocol.encode(message))
         answer = await answer_of(greeting.url, greeting.websocket)
         if not isinstance(answer, Registered):
             why = f": {answer.text}" if isinstance(answer, Refused) else ""
@@ -260,6 +348,9 @@ class RendezvousClient:
         self.url = greeting.url
         self._known[greeting.url] = greeting
         self._replaced, self._renewal = False, None
+        if self._registration is None and self._lost:
+            self._back_since = registration.since
+        self._lost = False
         previous = self._set(registration)
         self._spawn(self._read(registration), "quice rendezvous")
         if previous is not None:
@@ -288,6 +379,7 @@ class RendezvousClient:
         else:
             self._trouble = "the connection to it is lost"
             logger.info("the rendezvous server is gone; trying to reach it again")
+        self._lost = True
         # A server that ends each connection soon is not to be pressed.
         if self._loop.time() - registration.since > _BACKOFF[1]:
             self._failures = 0
@@ -378,9 +470,7 @@ class RendezvousClient:
             case Relays(relays=relays):
                 self._take_relays(relays, greeting)
             case Undeliverable():
-                key = (PeerId(message.to), message.session)
-                if (session := self._sessions.get(key)) is not None:
-                    session._end(PeerUnreachableError(str(session.peer)))
+                self._undeliverable(PeerId(message.to), message.session)
             case _:
                 logger.debug("unexpected from the server: %s", type(message).__name__)
 
@@ -395,33 +485,52 @@ class RendezvousClient:
     def _deliver(self, message: Delivered) -> None:
         try:
             sender = PeerId(message.sender)
-            body = decode(message.body)
-        except (SignalDecodeError, ValueError) as error:
+        except ValueError as error:
             logger.debug("a message of a peer that is none: %s", error)
             return
-        session = self._sessions.get((sender, message.session))
-        if session is None:
-            # Anything but an offer is late: for a session that is closed here.
-            if not isinstance(body, Offer) or len(self._sessions) >= _MAX_SESSIONS:
-                return
-            session = self._sessions[sender, message.session] = RendezvousSignalling(self, sender, message.session)
-            session._take(body)
+        key = (sender, message.session)
+        session = self._sessions.get(key)
+        if session is not None:
+            session._give(session._take(message.body))
+        elif (closed := self._lingering.get(key)) is not None:
+            closed._take(message.body)
+        elif len(self._sessions) < _MAX_SESSIONS:
+            self._begin(RendezvousSignalling(self, *key), message.body)
+
+    def _begin(self, session: RendezvousSignalling, body: bytes) -> None:
+        """Have a session that the peer begins. Anything but an offer is late: for one that was closed here."""
+        messages = session._take(body)
+        if messages and isinstance(messages[0], Offer):
+            self._sessions[session.key] = session
+            session._give(messages)
             self._on_session(session)
         else:
-            session._take(body)
+            session._stop()
 
-    async def _send(self, message: ToServer) -> None:
-        """Send, if need be once the server is reached again."""
+    def _undeliverable(self, peer: PeerId, number: bytes) -> None:
+        session = self._sessions.get((peer, number))
+        if session is None:
+            return
+        # Who was there, or has lost the server with everybody, may be on its way back: the message is sent again.
+        returning = self._loop.time() - self._back_since < _GATHERING
+        if not session._sequence.is_heard and not returning:
+            session._stop()
+            session._end(PeerUnreachableError(str(peer)))
+
+    async def _reachable(self) -> None:
+        """Wait until a message can be sent. Raises `ServerUnreachableError` when that takes too long."""
         deadline = self._loop.time() + _PATIENCE
-        while (registration := self._registration) is None:
+        while self._registration is None:
             left = deadline - self._loop.time()
             if self._replaced or left <= 0:
                 raise ServerUnreachableError(self.url, self._trouble)
             await self._next(left)
-        try:
-            await registration.websocket.send(protocol.encode(message))
-        except WebSocketException as error:
-            raise ServerUnreachableError(self.url, str(error)) from error
+
+    async def _send(self, message: ToServer) -> None:
+        """Send, or lose: what is not acknowledged is sent again by whoever sent it."""
+        if self._registration is not None:
+            with contextlib.suppress(WebSocketException):
+                await self._registration.websocket.send(protocol.encode(message))
 
 
 def _at_host(url: str, host: str) -> str:
