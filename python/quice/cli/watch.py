@@ -68,9 +68,13 @@ async def _show(connection: Connection, lines: deque[str]) -> None:
     from rich.live import Live
 
     with Live(_table(connection.paths, lines), auto_refresh=False) as live:
-        while not connection.is_closed:
+        try:
+            while not connection.is_closed:
+                live.update(_table(connection.paths, lines), refresh=True)
+                await asyncio.sleep(_REFRESH)
+        finally:
+            # What stays on the screen.
             live.update(_table(connection.paths, lines), refresh=True)
-            await asyncio.sleep(_REFRESH)
 
 
 def _table(paths: list[Path], lines: deque[str]) -> RenderableType:
