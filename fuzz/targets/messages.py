@@ -7,8 +7,8 @@ import random
 from fuzz.target import parser, require
 from quice.errors import TransferProtocolError
 from quice.ice import Agent, Candidate, CandidateKind, Role
+from quice.signal import inband, protocol
 from quice.signal import messages as signal
-from quice.signal import protocol
 from quice.transfer import messages as transfer
 from quice.wire import Address
 
@@ -55,6 +55,18 @@ _TO_SERVER = tuple(
         protocol.Deliver(to=_KEY, session=_SESSION, body=_SIGNAL[1]),
     )
 )
+_INBAND = (
+    b"".join(
+        inband.encode(frame)
+        for frame in (
+            inband.Hello(version=1),
+            inband.Say(session=0, body=_SIGNAL[0]),
+            inband.Say(session=0, body=_SIGNAL[2]),
+            inband.Say(session=2, body=_SIGNAL[0]),
+            inband.End(session=0),
+        )
+    ),
+)
 _TRANSFER = tuple(
     transfer.frame(message)[4:]
     for message in (
@@ -91,6 +103,29 @@ def _check_signal(message: signal.Message, data: bytes) -> None:
     list(agent.transmits())
 
 
+def _hear(data: bytes) -> list[inband.Event]:
+    """What one side of a control channel is told, in two pieces."""
+    sessions, half = inband.Sessions(0.0, is_client=False), len(data) // 2
+    return [event for piece in (data[:half], data[half:]) for event in sessions.receive(piece, 0.0)]
+
+
+def _check_inband(events: list[inband.Event], data: bytes) -> None:
+    """Only what has begun goes on, and only once; messages are safe to hand to an agent."""
+    opened: set[int] = set()
+    for event in events:
+        match event:
+            case inband.Begun(session):
+                require(session % 2 == 0 and session not in opened, "a session that can't be")
+                opened.add(session)
+            case inband.Said(session, message):
+                require(session in opened, "a message in a session that is not open")
+                _check_signal(message, data)
+            case inband.Ended(session):
+                require(session in opened, "an end of nothing")
+                opened.remove(session)
+    require(len(opened) <= inband.MAX_SESSIONS, "too many sessions")
+
+
 def _check_to_peer(message: protocol.ToPeer, data: bytes) -> None:
     require(protocol.decode_to_peer(protocol.encode(message)) == message, "a message changed in the codec")
 
@@ -105,6 +140,7 @@ def _check_transfer(message: transfer.Message, data: bytes) -> None:
 
 TARGETS = (
     parser("signal-message", _SIGNAL, signal.decode, signal.SignalDecodeError, _check_signal),
+    parser("control-channel", _INBAND, _hear, signal.SignalDecodeError, _check_inband),
     parser("rendezvous-to-peer", _TO_PEER, protocol.decode_to_peer, protocol.ProtocolDecodeError, _check_to_peer),
     parser(
         "rendezvous-to-server", _TO_SERVER, protocol.decode_to_server, protocol.ProtocolDecodeError, _check_to_server

@@ -276,9 +276,13 @@ class Connection:
         if (stream := self._held(event.stream)) is not None:
             stream._on_readable()
 
-    def _on_writable(self, event: Event.Writable | Event.Stopped) -> None:
+    def _on_writable(self, event: Event.Writable) -> None:
         if (stream := self._held(event.stream)) is not None:
             stream._on_writable()
+
+    def _on_stopped(self, event: Event.Stopped) -> None:
+        if (stream := self._held(event.stream)) is not None:
+            stream._on_stopped()
 
     @property
     def _paths(self) -> PathObserver | None:
@@ -409,7 +413,7 @@ _HANDLERS: dict[type[Event], Callable[[Connection, object], None]] = cast(
         Event.Opened: Connection._on_opened,
         Event.Readable: Connection._on_readable,
         Event.Writable: Connection._on_writable,
-        Event.Stopped: Connection._on_writable,
+        Event.Stopped: Connection._on_stopped,
         Event.StreamsAvailable: Connection._on_change,
         Event.DatagramReceived: Connection._on_change,
         Event.DatagramsUnblocked: Connection._on_change,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from quice import _native
-from quice.errors import SignallingClosedError
+from quice.errors import SignallingClosedError, StreamStoppedError
 from quice.signal.inband import Begun, Ended, Event, Said, Sessions
 from quice.signal.messages import Message, SignalDecodeError
 from quice.stream import Stream
@@ -263,6 +263,9 @@ class _ControlStream(Stream):
 
     def _on_writable(self) -> None:
         self._channel._flush()
+
+    def _on_stopped(self) -> None:
+        self._channel._break(StreamStoppedError(0))
 
     def _on_connection_closed(self) -> None:
         self._channel.close()

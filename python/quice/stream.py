@@ -204,6 +204,10 @@ class Stream:
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
 
+    def _on_stopped(self) -> None:
+        # The next write tells.
+        self._on_writable()
+
     def _on_connection_closed(self) -> None:
         self._on_readable()
         self._on_writable()

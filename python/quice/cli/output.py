@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from quice.connection import Connection
 from quice.ice import Report
+from quice.path import Path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -48,18 +49,19 @@ class Output:
 
     def connected(self, connection: Connection) -> None:
         """Tell by which path a connection goes, and what was tried to find it."""
-        for path in connection.paths:
-            rtt_ms = round(path.rtt * 1000, 3)
-            self.event(
-                "path",
-                f"{path.kind.value} path to {path.remote}, {rtt_ms} ms",
-                kind=path.kind.value,
-                local=str(path.local) if path.local else None,
-                remote=str(path.remote),
-                rtt_ms=rtt_ms,
-            )
+        if (path := connection.path) is not None:
+            self.path(path, path_in_words(path))
         if self.json and connection.report is not None:
             self.event("report", **report_fields(connection.report))
+
+    def path(self, path: Path, text: str) -> None:
+        """Tell that data goes over this path from now on."""
+        self.event("path", text, **path_fields(path))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody looks at a terminal, which can show what changes in its place."""
+        return not self.json and sys.stdout.isatty()
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
@@ -114,6 +116,28 @@ def _progress_bars() -> Progress:
     else:
         columns.append(TextColumn("{task.percentage:.0f}%"))
     return Progress(*columns, console=console)
+
+
+def path_in_words(path: Path) -> str:
+    """A path in a line."""
+    return f"{path}, {round(path.rtt * 1000, 3)} ms"
+
+
+def path_fields(path: Path) -> dict[str, object]:
+    """A path as JSON."""
+    return {
+        "id": path.id,
+        "kind": path.kind.value,
+        "local": str(path.local) if path.local else None,
+        "remote": str(path.remote),
+        "status": path.status,
+        "validated": path.validated,
+        "rtt_ms": round(path.rtt * 1000, 3),
+        "loss": round(path.loss, 4),
+        "mtu": path.mtu,
+        "sent_bytes": path.sent_bytes,
+        "received_bytes": path.received_bytes,
+    }
 
 
 def report_fields(report: Report) -> dict[str, object]:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quice.cli.output import Output
 from quice.cli.runner import IdentityFile, Json, Server, own_identity, run, server_url
+from quice.cli.watch import live_paths, path_changes
 
 if TYPE_CHECKING:
     from quice.connection import Connection
 
 _ALPN = "quice-ping/1"
 _PAYLOAD = 32
+_COUNT = 4
 
 
 def ping(
     peer: Annotated[str | None, typer.Argument(metavar="PEER", help="A peer id or a ticket.")] = None,
-    count: Annotated[int, typer.Option("--count", "-c", min=1, help="How many pings.")] = 4,
+    count: Annotated[
+        int | None, typer.Option("--count", "-c", min=1, help="How many pings: 4, or with --watch no end of them.")
+    ] = None,
     interval: Annotated[float, typer.Option(min=0.0, help="Seconds between two.")] = 1.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the paths and what happens to them.")] = False,
     identity: IdentityFile = None,
     server: Server = None,
     json: Json = False,
@@ -31,7 +39,9 @@ def ping(
     if peer is None:
         run(output, _answer(output, server, identity), interrupted=0)
     else:
-        run(output, _ping(output, peer, server, count, interval))
+        if count is None and not watch:
+            count = _COUNT
+        run(output, _ping(output, peer, server, _Pings(count, interval), watch), interrupted=0 if watch else 1)
 
 
 async def _answer(output: Output, server: str | None, identity: IdentityFile) -> None:
@@ -60,7 +70,7 @@ async def _answer(output: Output, server: str | None, identity: IdentityFile) ->
             task.add_done_callback(tasks.discard)
 
 
-async def _ping(output: Output, text: str, server: str | None, count: int, interval: float) -> None:
+async def _ping(output: Output, text: str, server: str | None, pings: _Pings, watch: bool) -> None:
     from quice.endpoint import Endpoint
     from quice.identity import PeerId
     from quice.ticket import Ticket
@@ -73,19 +83,36 @@ async def _ping(output: Output, text: str, server: str | None, count: int, inter
     async with Endpoint.bind(server=url) as endpoint:
         started = time.monotonic()
         connection = await endpoint.connect(peer, alpn=_ALPN)
-        output.connected(connection)
-        for number in range(1, count + 1):
-            if number > 1:
-                await asyncio.sleep(interval)
-            rtt = await _round_trip(connection) * 1000
-            output.event("pong", f"answer {number} after {rtt:.2f} ms", number=number, rtt_ms=round(rtt, 3))
+        async with (live_paths if watch else path_changes)(output, connection) as lines:
+            sent = await pings.send(output, connection, lines)
         connection.close()
         output.event(
             "done",
-            bytes=count * _PAYLOAD,
+            bytes=sent * _PAYLOAD,
             seconds=round(time.monotonic() - started, 6),
             connect_seconds=round(connection.connect_seconds, 6),
         )
+
+
+@dataclass(frozen=True)
+class _Pings:
+    count: int | None
+    """None for no end of them."""
+    interval: float
+
+    async def send(self, output: Output, connection: Connection, lines: deque[str] | None) -> int:
+        """Returns how many it were. `lines`: where a live display shows the answers."""
+        for number in itertools.count(1):
+            rtt = await _round_trip(connection) * 1000
+            text = f"answer {number} after {rtt:.2f} ms"
+            if output.is_live and lines is not None:
+                lines.append(text)
+            else:
+                output.event("pong", text, number=number, rtt_ms=round(rtt, 3))
+            if number == self.count:
+                return number
+            await asyncio.sleep(self.interval)
+        raise AssertionError("numbers have no end")
 
 
 async def _round_trip(connection: Connection) -> float:

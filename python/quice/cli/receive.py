@@ -10,6 +10,7 @@ import typer
 
 from quice.cli.output import Output, in_words
 from quice.cli.runner import Json, Server, run, server_url
+from quice.cli.watch import path_changes
 
 
 def receive(
@@ -33,11 +34,11 @@ async def _receive(output: Output, text: str, out: Path, overwrite: bool, server
     ticket = Ticket.parse(text)
     async with Endpoint.bind(server=server_url(server, ticket)) as endpoint:
         connection = await endpoint.connect(ticket.peer, alpn=ALPN)
-        output.connected(connection)
         started = time.monotonic()
-        stream = await connection.open_stream()
-        with output.progress("receiving") as progress:
-            received = await fetch(stream, out, progress, secret=ticket.secret, overwrite=overwrite)
+        async with path_changes(output, connection):
+            stream = await connection.open_stream()
+            with output.progress("receiving") as progress:
+                received = await fetch(stream, out, progress, secret=ticket.secret, overwrite=overwrite)
         seconds = time.monotonic() - started
         connection.close()
         output.event(

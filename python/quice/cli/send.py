@@ -14,6 +14,7 @@ import typer
 
 from quice.cli.output import Output, in_words
 from quice.cli.runner import Json, Server, run, server_url
+from quice.cli.watch import path_changes
 
 if TYPE_CHECKING:
     from quice.connection import Connection
@@ -103,8 +104,7 @@ async def _serve(output: Output, connection: Connection, sources: list[Source], 
     from quice.transfer.sender import serve_stream
 
     started = time.monotonic()
-    output.connected(connection)
-    async with connection:
+    async with connection, path_changes(output, connection):
         try:
             stream = await connection.accept_stream()
             with output.progress("sending") as progress:
