@@ -4,8 +4,8 @@
     PROGRAM warm GROUND      binds and gathers, says {"ready": true}, and waits for a line on its input; then connects
     PROGRAM cold GROUND      says {"ready": true} as soon as it could begin, and waits likewise; then binds and connects
 
-GROUND is a JSON object: `rendezvous`, the URL of quice's server; `mailbox` and `stun`, each HOST:PORT; `turn`, null or an
-object with `address`, `username` and `password`; `to`, the peer's name, for those that connect; `direct`, whether a
+GROUND is a JSON object: `rendezvous`, the URL of quice's server; `mailbox` and `stun`, each HOST:PORT; `turn`, null or
+an object with `address`, `username` and `password`; `to`, the peer's name, for those that connect; `direct`, whether a
 direct path can be had. They send a request of 100 bytes, read the answer of as many, and say how it went, in seconds
 since the line:
 
