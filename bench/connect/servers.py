@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,12 +51,18 @@ def _coturn(host: Host) -> Iterator[dict[str, str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        assert process.stdout is not None
+        # Once it serves, what it says interests nobody, but it would wait for that to be read.
+        rest = threading.Thread(target=process.stdout.read, daemon=True)
         try:
-            assert process.stdout is not None
             # It says so once its sockets are open.
             if not any("Total General servers" in line for line in process.stdout):
                 raise LabError("turnserver ended before it served")
+            rest.start()
             yield {"address": f"{host.address}:{_TURN_PORT}", "username": _USER, "password": _PASSWORD}
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            if rest.ident is not None:
+                rest.join()
+            process.stdout.close()
