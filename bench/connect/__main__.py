@@ -82,7 +82,7 @@ def _measure(chosen: Sequence[Program], cases: Sequence[Case], runs: int, condit
     console.print("; ".join(f"{program.name}: {found.version}" for program, found in ready))
     remarks = verdicts(results, limits) if QUICE in chosen else []
     for line in (*remarks, *failures(results), *reasons):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     _write(results, [machine(), before, load()])
     return 0
 

@@ -34,7 +34,7 @@ class Case:
 
     @property
     def nats(self) -> str:
-        return f"{self.first.value} × {self.second.value}"
+        return self.first.value if self.first is self.second else f"{self.first.value} × {self.second.value}"
 
     def __str__(self) -> str:
         return f"{self.nats}, {'with a' if self.relay else 'no'} relay"

@@ -14,7 +14,7 @@ from lab.matrix import percentile
 
 Results = list[tuple[Case, Cells]]
 _HEADINGS = (
-    "connects to",
+    "NATs of both",
     "relay",
     "program",
     "runs",
@@ -64,7 +64,7 @@ def table(results: Results, programs: Sequence[str], limits: Limits, runs: int) 
         title=f"milliseconds, medians of {runs} runs; {delay:g} ms one way at each site, the server between them"
     )
     for heading in _HEADINGS:
-        made.add_column(heading, justify="left" if heading in _HEADINGS[:3] else "right")
+        made.add_column(heading, justify="left" if heading in _HEADINGS[:3] else "right", no_wrap=True)
     for case, cells in results:
         for place, name in enumerate(programs):
             warm, cold = cells[name, "warm"], cells[name, "cold"]

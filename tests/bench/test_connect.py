@@ -76,5 +76,5 @@ def test_a_relay_must_not_make_it_later(later: float, said: str) -> None:
 def test_what_never_connected_is_said_to_be_so() -> None:
     never = {(QUICE.name, mode): Cell(failures=["no way"]) for mode in ("warm", "cold")}
     assert verdicts([(Case(Nat.SYMMETRIC, Nat.SYMMETRIC, relay=True), never)], LIMITS) == [
-        "symmetric × symmetric, with a relay: not connected"
+        "symmetric, with a relay: not connected"
     ]
