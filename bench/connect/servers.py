@@ -26,7 +26,8 @@ _USER, _PASSWORD = "bench", "bench-password"
 def serving(host: Host, *, relay: bool) -> Iterator[Ground]:
     """Start them all; yields what programs are to know of them."""
     with contextlib.ExitStack() as exits:
-        command = Command(host, "serve", "--host", host.address, "--port", "0", "--stun-port", "0")
+        ports = ("--port", "0", "--stun-port", "0")
+        command = Command(host, "serve", "--host", host.address, *ports, "--relay" if relay else "--no-relay")
         ready = exits.enter_context(command).wait_for("ready")
         mailbox = Running(host, sys.executable, "-m", "bench.connect.mailbox", host.address)
         said = exits.enter_context(mailbox).hear()
