@@ -9,10 +9,10 @@ INSTALLED := $(VENV)/.installed
 CARGO := $(shell command -v cargo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages fmt lint types layers rust bench lab interop sim sim-report fuzz clean
+.PHONY: help demo test quick packages fmt lint types layers rust bench bench-connect lab interop sim sim-report fuzz clean
 
 help:  ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml $(RUST)
 	@command -v cc >/dev/null \
@@ -65,6 +65,9 @@ endif
 bench: $(INSTALLED)  ## Throughput, latency and memory beside the peers, in one table
 	$(BIN)/python -m bench
 
+bench-connect: $(INSTALLED) packages  ## From connect() to the answer, behind NATs and beside the peers, in one table
+	$(BIN)/python -m bench.connect
+
 lab: $(INSTALLED) packages  ## Ten connections through every pair of NATs, in a table
 	$(BIN)/python -m lab.matrix --runs 10
 
@@ -83,5 +86,5 @@ fuzz: $(INSTALLED)  ## A minute of random and mutated input for everything that 
 	$(BIN)/python -m fuzz --seconds 60
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) target bench/native/target interop/pion/bin .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) target bench/native/target interop/pion/bin bench/connect/pion/bin .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +; rm -f python/quice/*.so

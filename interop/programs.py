@@ -19,7 +19,7 @@ _OLDEST_GO = (1, 21)
 
 
 class BuildError(RuntimeError):
-    """Pion's program could not be built; the text has what `go` said."""
+    """A Go program could not be built; the text has what `go` said."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ def pion_unavailable() -> str | None:
 
 
 @functools.cache
-def build_pion() -> Path:
-    """Build pion's program, which takes a minute the first time, and return where it is. Raises `BuildError`."""
+def build(folder: Path) -> Path:
+    """Build a Go program, which takes a minute the first time, and return where it is. Raises `BuildError`."""
     go = shutil.which("go", path=_GO_PATH)
     if go is None:
         raise BuildError(pion_unavailable())
-    binary = _PION / "bin" / "peer"
+    binary = folder / "bin" / "peer"
     # The repository's state is no part of the program, and reading it may be refused (git's safe.directory).
     command = [go, "build", "-buildvcs=false", "-o", str(binary), "."]
-    result = subprocess.run(command, cwd=_PION, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode:
         raise BuildError(f"{' '.join(command)}: {result.stderr.strip()}")
     return binary
@@ -68,4 +68,4 @@ def pion(*, lite: bool = False, silence: float | None = None) -> Program:
     silence: the seconds without a packet after which it says `disconnected`; by default 5, lite 10.
     """
     options = (*(("-lite",) if lite else ()), *((f"-silence={silence}s",) if silence is not None else ()))
-    return Program("pion lite" if lite else "pion", (str(build_pion()), *options))
+    return Program("pion lite" if lite else "pion", (str(build(_PION)), *options))

@@ -6,6 +6,7 @@
 // What only Python calls is unused when the engine is tested alone.
 #![cfg_attr(not(feature = "python"), allow(dead_code))]
 
+mod burst;
 mod clock;
 mod connection;
 mod demux;

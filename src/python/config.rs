@@ -8,6 +8,7 @@ use noq_proto::{IdleTimeout, QlogFileFactory, TransportConfig, VarInt};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::burst::Bursts;
 use crate::nat::MAX_ADDRESSES;
 use crate::path::{MAX_PATHS, MIN_IDLE_TIMEOUT};
 use crate::tls::Credentials;
@@ -56,6 +57,7 @@ impl Settings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(keep_alive)
             .initial_rtt(INITIAL_RTT)
+            .congestion_controller_factory(Arc::new(Bursts::default()))
             .max_concurrent_multipath_paths(MAX_PATHS)
             .stream_receive_window(window("stream_window", self.stream_window)?)
             .receive_window(window("connection_window", self.connection_window)?)

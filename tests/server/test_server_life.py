@@ -54,6 +54,15 @@ async def test_a_server_on_every_address_has_one_port_for_both_families() -> Non
             await peer.registered()
 
 
+@pytest.mark.parametrize("host", [None, "127.0.0.1"])
+async def test_what_the_server_says_does_not_wait_for_what_it_said_before_to_be_acknowledged(host: str | None) -> None:
+    async with Server(host, 0, 0) as server, raw_peer(server) as peer:
+        await peer.registered()
+        (transport,) = server._connections
+        accepted = transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize("host", [None, "0.0.0.0", "::"])
 async def test_the_url_of_a_server_on_every_address_is_one_that_peers_can_use(host: str | None) -> None:
     async with Server(host, 0, 0) as server:

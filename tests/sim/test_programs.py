@@ -37,6 +37,25 @@ async def test_two_peers_behind_nats_connect_and_talk(simulation: Simulation, re
             assert connection.connect_seconds == pytest.approx(0.2, abs=0.03)
 
 
+async def test_the_first_request_is_answered_one_round_trip_after_the_handshake(
+    simulation: Simulation, rendezvous: Server
+) -> None:
+    alice, bob = (simulation.world.site(uplink=NEAR).host(name) for name in ("alice", "bob"))
+    with bob:
+        far = await Endpoint.bind(server=rendezvous.url, alpns=["test/1"])
+        bob.start(echo(far))
+    with alice:
+        near = await Endpoint.bind(server=rendezvous.url)
+        async with await near.connect(far.peer, alpn="test/1") as connection:
+            connected = simulation.loop.time()
+            stream = await connection.open_stream()
+            await stream.write(bytes(100))
+            stream.finish()
+            await stream.read()
+            # What both have to say by then is less than an initial window: nothing of it is paced.
+            assert simulation.loop.time() - connected == pytest.approx(0.1, abs=0.001)
+
+
 async def test_a_host_behind_a_one_to_one_nat_is_reached_by_its_declared_address_without_a_stun_server(
     simulation: Simulation,
 ) -> None:

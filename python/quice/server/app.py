@@ -157,6 +157,10 @@ class Server:
         class Connection(ServerConnection):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 transports.add(cast("asyncio.Transport", transport))
+                # asyncio sees to that for connections that it opens itself. A challenge, or a candidate after an
+                # answer, would wait a round trip (RFC 9293 §3.7.4).
+                if (accepted := transport.get_extra_info("socket")) is not None:
+                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 super().connection_made(transport)
 
             def connection_lost(self, exc: Exception | None) -> None:

@@ -1,0 +1,1 @@
+"""How long connecting takes, in the lab and beside others: see bench/README.md."""
