@@ -182,6 +182,13 @@ class Endpoint:
         return [base.address for base in self.bases]
 
     @property
+    def server(self) -> str:
+        """The rendezvous server that this endpoint is registered with, or was last. Raises `NoServerError`."""
+        if self._rendezvous is None:
+            raise NoServerError
+        return self._rendezvous.url
+
+    @property
     def port(self) -> int:
         """The UDP port."""
         return self._bound[0].port

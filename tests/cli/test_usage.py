@@ -138,6 +138,13 @@ def test_the_server_of_the_environment_is_used_and_the_one_given_goes_before_it(
     assert "ws://127.0.0.1:8 " in call("send", "/etc/passwd", "--server", "ws://127.0.0.1:8").stderr
 
 
+def test_several_servers_are_tried_and_all_that_fail_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = "ws://127.0.0.1:8, ws://127.0.0.1:9 "
+    assert both in call("ping", "--server", "ws://127.0.0.1:8", "--server", "ws://127.0.0.1:9").stderr
+    monkeypatch.setenv("QUICE_SERVER", " ws://127.0.0.1:8  ws://127.0.0.1:9 ")
+    assert both in call("send", "/etc/passwd").stderr
+
+
 def test_a_tickets_server_goes_before_that_of_the_environment_and_after_the_one_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quice.cli.output import Output
-from quice.cli.runner import IdentityFile, Json, Server, own_identity, run, server_url
+from quice.cli.runner import IdentityFile, Json, Server, own_identity, run, server_urls
 from quice.cli.watch import live_paths, path_changes
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def ping(
         run(output, _ping(output, peer, server, _Pings(count, interval), watch), interrupted=0 if watch else 1)
 
 
-async def _answer(output: Output, server: str | None, identity: IdentityFile) -> None:
+async def _answer(output: Output, server: list[str] | None, identity: IdentityFile) -> None:
     from quice.endpoint import Endpoint
     from quice.errors import Error
     from quice.ticket import Ticket
 
-    url = server_url(server)
+    servers = server_urls(server)
 
     async def answer(connection: Connection) -> None:
         try:
@@ -59,8 +59,8 @@ async def _answer(output: Output, server: str | None, identity: IdentityFile) ->
         except (Error, asyncio.IncompleteReadError) as error:
             output.event("lost", f"lost {connection.peer}", peer=str(connection.peer), message=str(error))
 
-    async with Endpoint.bind(own_identity(identity), server=url, alpns=[_ALPN]) as endpoint:
-        ticket = str(Ticket(endpoint.peer, url))
+    async with Endpoint.bind(own_identity(identity), server=servers, alpns=[_ALPN]) as endpoint:
+        ticket = str(Ticket(endpoint.peer, endpoint.server))
         output.event("ticket", f"quice ping {ticket}", ticket=ticket)
         tasks = set()
         async for connection in endpoint:
@@ -70,17 +70,17 @@ async def _answer(output: Output, server: str | None, identity: IdentityFile) ->
             task.add_done_callback(tasks.discard)
 
 
-async def _ping(output: Output, text: str, server: str | None, pings: _Pings, watch: bool) -> None:
+async def _ping(output: Output, text: str, server: list[str] | None, pings: _Pings, watch: bool) -> None:
     from quice.endpoint import Endpoint
     from quice.identity import PeerId
     from quice.ticket import Ticket
 
     if text.strip().lower().startswith("quice1"):
         ticket = Ticket.parse(text)
-        peer, url = ticket.peer, server_url(server, ticket)
+        peer, servers = ticket.peer, server_urls(server, ticket)
     else:
-        peer, url = PeerId.parse(text), server_url(server)
-    async with Endpoint.bind(server=url) as endpoint:
+        peer, servers = PeerId.parse(text), server_urls(server)
+    async with Endpoint.bind(server=servers) as endpoint:
         started = time.monotonic()
         connection = await endpoint.connect(peer, alpn=_ALPN)
         async with (live_paths if watch else path_changes)(output, connection) as lines:

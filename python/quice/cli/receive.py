@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from quice.cli.output import Output, in_words
-from quice.cli.runner import Json, Server, run, server_url
+from quice.cli.runner import Json, Server, run, server_urls
 from quice.cli.watch import path_changes
 
 
@@ -25,14 +25,14 @@ def receive(
     run(output, _receive(output, ticket, out, overwrite, server))
 
 
-async def _receive(output: Output, text: str, out: Path, overwrite: bool, server: str | None) -> None:
+async def _receive(output: Output, text: str, out: Path, overwrite: bool, server: list[str] | None) -> None:
     from quice.endpoint import Endpoint
     from quice.ticket import Ticket
     from quice.transfer.messages import ALPN
     from quice.transfer.receiver import fetch
 
     ticket = Ticket.parse(text)
-    async with Endpoint.bind(server=server_url(server, ticket)) as endpoint:
+    async with Endpoint.bind(server=server_urls(server, ticket)) as endpoint:
         connection = await endpoint.connect(ticket.peer, alpn=ALPN)
         started = time.monotonic()
         async with path_changes(output, connection):

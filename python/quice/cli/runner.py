@@ -19,12 +19,12 @@ from quice.ticket import Ticket
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Server = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--server",
         metavar="URL",
         help="The rendezvous server (ws:// or wss://); else the ticket's own, or "
-        "the environment variable QUICE_SERVER.",
+        "the environment variable QUICE_SERVER. Given several times: the first that answers.",
     ),
 ]
 IdentityFile = Annotated[
@@ -60,14 +60,19 @@ async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
     await task
 
 
-def server_url(given: str | None, ticket: Ticket | None = None) -> str:
-    """The server to use: the one given, else the ticket's, at which its peer is to be found, else QUICE_SERVER.
+def server_urls(given: list[str] | None, ticket: Ticket | None = None) -> list[str]:
+    """The servers to use: those given, else the ticket's, at which its peer is to be found, else those of QUICE_SERVER,
+    with spaces between.
 
     Raises `UsageError` when there is none, or what is named is none.
     """
-    server = given or (ticket.server if ticket is not None else os.environ.get("QUICE_SERVER"))
-    if not server:
+    named = given or ([ticket.server] if ticket is not None else os.environ.get("QUICE_SERVER", "").split())
+    if not named:
         raise UsageError("no rendezvous server is named: use --server URL or QUICE_SERVER (`quice serve` runs one)")
+    return [_server_url(server) for server in named]
+
+
+def _server_url(server: str) -> str:
     scheme, _, rest = server.strip().partition("://")
     url = f"{scheme.lower()}://{rest}"
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quice.cli.output import Output, in_words
-from quice.cli.runner import Json, Server, run, server_url
+from quice.cli.runner import Json, Server, run, server_urls
 from quice.cli.watch import path_changes
 
 if TYPE_CHECKING:
@@ -42,21 +42,21 @@ def send(
     run(output, _send(output, paths, server))
 
 
-async def _send(output: Output, paths: list[Path], server: str | None) -> None:
+async def _send(output: Output, paths: list[Path], server: list[str] | None) -> None:
     from quice.endpoint import Endpoint
     from quice.ticket import SECRET_LENGTH, Ticket
     from quice.transfer.disk import in_thread
     from quice.transfer.messages import ALPN
     from quice.transfer.sources import collect
 
-    url = server_url(server)
+    servers = server_urls(server)
 
     def skipped(path: Path, why: str) -> None:
         output.event("skipped", f"not sent: {str(path)!r} is {why}", path=str(path), reason=why)
 
     sources = await in_thread(lambda stop: collect(paths, skipped, stop))
-    async with Endpoint.bind(server=url, alpns=[ALPN]) as endpoint:
-        ticket = Ticket(endpoint.peer, url, secrets.token_bytes(SECRET_LENGTH))
+    async with Endpoint.bind(server=servers, alpns=[ALPN]) as endpoint:
+        ticket = Ticket(endpoint.peer, endpoint.server, secrets.token_bytes(SECRET_LENGTH))
         output.event("ticket", f"On the other machine:\n\n    quice receive {ticket}\n", ticket=str(ticket))
         result = await _offer(output, endpoint, sources, ticket.secret)
     output.event(
