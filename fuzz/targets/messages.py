@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
+import msgspec
+
 from fuzz.target import parser, require
 from quice.errors import TransferProtocolError
 from quice.ice import Agent, Candidate, CandidateKind, Role
 from quice.signal import inband, protocol
 from quice.signal import messages as signal
+from quice.signal.sequence import Envelope, MessageSequence
 from quice.transfer import messages as transfer
 from quice.wire import Address
 
@@ -138,9 +141,34 @@ def _check_transfer(message: transfer.Message, data: bytes) -> None:
     require(transfer.parse(transfer.frame(message)[4:]) == message, "a message changed in the codec")
 
 
+_ENVELOPES = tuple(
+    msgspec.msgpack.encode(Envelope(number, received, message))
+    for number, received, message in ((0, 0, b""), (1, 0, _SIGNAL[0]), (2, 1, _SIGNAL[1]), (300, 70_000, b"x"))
+)
+
+
+def _receive(data: bytes) -> MessageSequence:
+    sequence = MessageSequence()
+    for message in (b"one", b"two"):
+        sequence.send(message, 0.0)
+    sequence.receive(data, 0.0)
+    return sequence
+
+
+def _check_received(sequence: MessageSequence, data: bytes) -> None:
+    now = 0.0
+    while (when := sequence.timeout()) is not None:
+        require(when >= now, "a timeout before the last one")
+        now = when
+        sequence.handle_timeout(now)
+        require(len(list(sequence.transmits())) <= 2, "more sent than there is")
+    require(now < 60, "a session that is repeated without an end")
+
+
 TARGETS = (
     parser("signal-message", _SIGNAL, signal.decode, signal.SignalDecodeError, _check_signal),
     parser("control-channel", _INBAND, _hear, signal.SignalDecodeError, _check_inband),
+    parser("session-envelope", _ENVELOPES, _receive, (), _check_received),
     parser("rendezvous-to-peer", _TO_PEER, protocol.decode_to_peer, protocol.ProtocolDecodeError, _check_to_peer),
     parser(
         "rendezvous-to-server", _TO_SERVER, protocol.decode_to_server, protocol.ProtocolDecodeError, _check_to_server
