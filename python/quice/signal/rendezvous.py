@@ -214,6 +214,8 @@ class RendezvousClient:
         self._sessions: Sessions = {}
         self._lingering: Sessions = {}
         """Those that are closed here; the oldest first."""
+        self._endings: dict[RendezvousSignalling, asyncio.TimerHandle] = {}
+        """When these are forgotten."""
         self._known: dict[str, Greeting] = {}
         self._registration: _Registration | None = None
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -299,11 +301,12 @@ class RendezvousClient:
         if len(self._lingering) >= _MAX_SESSIONS:
             self._forget(next(iter(self._lingering.values())))
         self._lingering[session.key] = session
-        self._loop.call_later(_LINGER, self._forget, session)
+        self._endings[session] = self._loop.call_later(_LINGER, self._forget, session)
 
     def _forget(self, session: RendezvousSignalling) -> None:
-        if self._lingering.pop(session.key, None) is not None:
-            session._stop()
+        self._endings.pop(session).cancel()
+        del self._lingering[session.key]
+        session._stop()
 
     async def _register(self, *, replace: bool) -> _Registration:
         """Register with the server that was used last, or else with one of the others."""
