@@ -473,6 +473,28 @@ async def test_a_refusal_right_before_closing_arrives_though_it_is_lost(
         assert await near.receive() == Refuse(reason=RefuseReason.BUSY)
 
 
+async def test_a_goodbye_waits_for_no_server_and_arrives_when_there_is_one(
+    simulation: Simulation, world: World, rendezvous: Server, phone: Host, wifi: Site
+) -> None:
+    async with (
+        peer(phone, rendezvous.url) as one,
+        peer(world.host("other"), rendezvous.url) as other,
+        session(one, other) as (near, far),
+    ):
+        # Time for the offer to be acknowledged.
+        await asyncio.sleep(1)
+        wifi.leave(phone)
+        await asyncio.sleep(60)
+        assert not one.client.is_registered
+        started = simulation.loop.time()
+        with phone:
+            await near.send(Bye())
+            await near.close()
+        assert simulation.loop.time() == started
+        wifi.join(phone, "eth0")
+        assert await far.receive() == Bye()
+
+
 async def test_a_peer_that_is_gone_in_the_middle_of_a_session_is_named_in_the_end(
     simulation: Simulation, world: World, rendezvous: Server, phone: Host
 ) -> None:

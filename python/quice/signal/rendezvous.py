@@ -18,7 +18,7 @@ from quice.errors import PeerUnreachableError, ServerUnreachableError, Signallin
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.signal import protocol, servers
-from quice.signal.messages import Message, Offer, SignalDecodeError, decode, encode
+from quice.signal.messages import Bye, Message, Offer, SignalDecodeError, decode, encode
 from quice.signal.protocol import (
     SESSION_LENGTH,
     Deliver,
@@ -77,7 +77,8 @@ class RendezvousSignalling:
         and `ValueError` for a message that is too large for it.
         """
         body = encode(message)
-        if self._ended is None:
+        # Who says goodbye waits for nobody; it is told once the server is back.
+        if self._ended is None and not isinstance(message, Bye):
             await self._client._reachable()
         if self._sequence.is_full:
             self._end(SignallingClosedError())
