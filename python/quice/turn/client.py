@@ -238,7 +238,7 @@ class Client:
     # The allocation.
 
     def _allocate(self, now: float) -> None:
-        attributes = allocations.request(self._families, self._lifetime)
+        attributes = allocations.request(self._families, self._lifetime, self.server)
         self._requests.ask(Method.ALLOCATE, attributes, self._on_allocate, now)
 
     def _on_allocate(self, outcome: Outcome, now: float) -> None:
