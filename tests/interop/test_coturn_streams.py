@@ -80,3 +80,23 @@ async def test_closing_releases_the_allocation(tcp_relay: Relay) -> None:
         await client.wait_for(Allocated)
         await client.close()
     await asyncio.to_thread(tcp_relay.wait_for, "lifetime=0")
+
+
+async def test_a_300_over_tcp_leads_to_a_stream_to_the_other_server(
+    tcp_relay: Relay, tmp_path: Path, peer: Peer
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with coturn(folder, "--alternate-server", f"127.0.0.1:{tcp_relay.port}") as first:
+        async with streaming("127.0.0.1", first.port, USER) as client:
+            await converse(client, peer)
+            assert client.client.server == tcp_relay.at()
+
+
+async def test_a_300_over_tls_leads_to_a_stream_to_the_other_server(
+    tls_relay: Relay, trust: ssl.SSLContext, tmp_path: Path, peer: Peer
+) -> None:
+    with coturn(tmp_path, "--tls-alternate-server", f"127.0.0.1:{tls_relay.port}", tls=True) as first:
+        async with streaming("127.0.0.1", first.port, USER, context=trust) as client:
+            await converse(client, peer)
+            assert client.client.server == tls_relay.at()

@@ -197,6 +197,19 @@ def test_a_silent_server_to_a_channel_bind_is_lost() -> None:
     assert play.the(Lost)
 
 
+def test_a_request_that_is_not_answered_while_others_are_is_asked_again() -> None:
+    play = allocated()
+    play.relay.rules[Method.CHANNEL_BIND] = lambda relay, request: None
+    play.bind()
+    play.advance(5.0)
+    play.client.check(play.now)
+    play.advance(5.0)
+    assert not [event for event in play.told if isinstance(event, Lost)]
+    del play.relay.rules[Method.CHANNEL_BIND]
+    play.advance(25.0)
+    assert play.the(Bound)
+
+
 def test_a_channel_that_was_given_up_is_not_renewed_but_still_heard() -> None:
     play = allocated()
     channel = play.bind()
