@@ -246,6 +246,17 @@ def test_rfc8656_12_numbers_end_at_0x4fff_and_come_back_a_quarter_of_an_hour_aft
     assert channels.of(peers[7]) is None
 
 
+def test_channels_that_were_given_up_are_forgotten_and_their_numbers_rest() -> None:
+    channels = Channels()
+    for hour in range(100):
+        peer = Address("198.51.100.9", 1 + hour)
+        channel = channels.open(peer, hour * 3600.0)
+        channel.ask(hour * 3600.0)
+        assert channel.number == 0x4000 + hour
+        assert len(list(channels)) == 1
+        channel.unbind()
+
+
 @pytest.mark.parametrize("peer", [Address("192.0.2.9", 0), Address("192.0.2.9", 65536), Address("peer", 1)])
 def test_a_peer_that_nobody_can_send_to_is_a_value_error(peer: Address) -> None:
     play = allocated()
