@@ -48,14 +48,17 @@ def pion_unavailable() -> str | None:
 
 
 @functools.cache
-def build(folder: Path) -> Path:
-    """Build a Go program, which takes a minute the first time, and return where it is. Raises `BuildError`."""
+def build(folder: Path, program: str = "peer") -> Path:
+    """Build a Go program, which takes a minute the first time, and return where it is. Raises `BuildError`.
+
+    program: the one in the folder itself, or the name of another's folder below it.
+    """
     go = shutil.which("go", path=_GO_PATH)
     if go is None:
         raise BuildError(pion_unavailable())
-    binary = folder / "bin" / "peer"
+    binary = folder / "bin" / program
     # The repository's state is no part of the program, and reading it may be refused (git's safe.directory).
-    command = [go, "build", "-buildvcs=false", "-o", str(binary), "."]
+    command = [go, "build", "-buildvcs=false", "-o", str(binary), "." if program == "peer" else f"./{program}"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode:
         raise BuildError(f"{' '.join(command)}: {result.stderr.strip()}")
@@ -69,3 +72,8 @@ def pion(*, lite: bool = False, silence: float | None = None) -> Program:
     """
     options = (*(("-lite",) if lite else ()), *((f"-silence={silence}s",) if silence is not None else ()))
     return Program("pion lite" if lite else "pion", (str(build(_PION)), *options))
+
+
+def relay_of_pion() -> Path:
+    """Pion's TURN server, built if it has to be; raises `BuildError`."""
+    return build(_PION, "relay")

@@ -1,4 +1,4 @@
-"""TURN servers that others have written, as programs on loopback: coturn."""
+"""TURN servers that others have written, as programs on loopback: coturn and pion/turn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from interop.programs import relay_of_pion
 from quice.wire import Address
 
 REALM = "quice.example"
@@ -121,4 +122,15 @@ def coturn(
     if not any(option.startswith(("--use-auth-secret", "--no-auth")) for option in options):
         command += ["--lt-cred-mech", "--user", f"{USERNAME}:{PASSWORD}"]
     with running([*command, *options], port, "Total General servers") as relay:
+        yield relay
+
+
+@contextmanager
+def pion_relay(*options: str, port: int = 0) -> Iterator[Relay]:
+    """pion/turn for UDP and TCP on both addresses of loopback. Without `-secret` it knows one user."""
+    port = port or free_port()
+    command = [str(relay_of_pion()), "-port", str(port), "-realm", REALM]
+    if "-secret" not in options:
+        command += ["-user", USERNAME, "-password", PASSWORD]
+    with running([*command, *options], port, "ready") as relay:
         yield relay

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from quice.stun.auth import LongTerm
 from quice.tunnel import Tunnel, open_tunnel
-from quice.turn import AddressFamilies, Client, Event, Splitter
+from quice.turn import AddressFamilies, Client, Event, Redirected, Splitter
 from quice.wire import Address
 
 EventT = TypeVar("EventT")
@@ -20,8 +20,17 @@ EventT = TypeVar("EventT")
 class Streaming:
     """A client at the other end of a tunnel, and what it has told."""
 
-    def __init__(self, tunnel: Tunnel, server: Address, credentials: LongTerm, families: AddressFamilies) -> None:
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        server: Address,
+        credentials: LongTerm,
+        families: AddressFamilies,
+        context: ssl.SSLContext | None,
+    ) -> None:
         self.tunnel = tunnel
+        self._context = context
+        self._moving: asyncio.Task[None] | None = None
         self.told: list[Event] = []
         self.ended = False
         self._loop = asyncio.get_running_loop()
@@ -38,9 +47,15 @@ class Streaming:
 
     def flush(self) -> None:
         """Write what the client has to send, take what it tells, and set its timer."""
-        for transmit in self.client.transmits():
-            self.tunnel.send(transmit.data)
-        self.told += self.client.events()
+        told = list(self.client.events())
+        self.told += told
+        for event in told:
+            if isinstance(event, Redirected):
+                self.tunnel.abort()
+                self._moving = asyncio.ensure_future(self._move(event))
+        if self._moving is None:
+            for transmit in self.client.transmits():
+                self.tunnel.send(transmit.data)
         self._changed.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -67,6 +82,18 @@ class Streaming:
         if self._timer is not None:
             self._timer.cancel()
 
+    async def _move(self, to: Redirected) -> None:
+        """Open a stream to the server that was named. To the client, its own address is the same as before."""
+        host, port = to.server
+        name = to.domain or "127.0.0.1"
+        self.tunnel = await open_tunnel(
+            host, port, tls=self._context is not None, ssl_context=self._context, server_hostname=name
+        )
+        self._splitter = Splitter()
+        self.tunnel.on_data, self.tunnel.on_closed = self._take, self._end
+        self._moving = None
+        self.flush()
+
     def _take(self, data: bytes) -> None:
         for message in self._splitter.feed(data):
             self.client.receive(message, self.client.server, self.client.source, self._loop.time())
@@ -92,7 +119,7 @@ async def streaming(
 ) -> AsyncIterator[Streaming]:
     """A client over TLS if there is a context, else over TCP, for as long as the block."""
     tunnel = await open_tunnel(host, port, tls=context is not None, ssl_context=context)
-    client = Streaming(tunnel, tunnel.remote, credentials, families)
+    client = Streaming(tunnel, tunnel.remote, credentials, families, context)
     try:
         yield client
     finally:

@@ -28,7 +28,9 @@ class Turning:
         families: AddressFamilies = AddressFamilies.IPV4,
         lifetime: float = 600.0,
         local_port: int = 0,
+        flush: bool = True,
     ) -> None:
+        """`flush`: whether its first request goes out at once."""
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", local_port))
@@ -37,7 +39,8 @@ class Turning:
             server, source, credentials, random.SystemRandom(), time.monotonic(), families=families, lifetime=lifetime
         )
         self.told: list[Event] = []
-        self.flush()
+        if flush:
+            self.flush()
 
     def __enter__(self) -> Turning:
         return self

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import engine, ice, messages, stun, texts
+from fuzz.targets import engine, ice, messages, stun, texts, turn
 
 TARGETS: tuple[Target, ...] = (
     *stun.TARGETS,
+    *turn.TARGETS,
     *ice.TARGETS,
     *messages.TARGETS,
     *texts.TARGETS,

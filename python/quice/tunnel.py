@@ -149,6 +149,9 @@ class Tunnel(asyncio.Protocol):
     async def secure(self, context: ssl.SSLContext, name: str) -> None:
         """Go on in TLS. Raises `OSError`."""
         assert self._raw is not None
+        if self._early:
+            # It would pass for what the server says inside.
+            raise ConnectionResetError("something was said before TLS began")
         loop = asyncio.get_running_loop()
         transport = await loop.start_tls(self._raw, self, context, server_hostname=name)
         if transport is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -15,31 +15,13 @@ from interop.turning import Turning
 from quice.stun.auth import LongTerm
 from quice.turn import AddressFamilies, Allocated, Bound, Failed, Lost, PermissionRefused, Received, Redirected, Unbound
 from quice.turn.credentials import time_limited
-from quice.wire import Address
+from tests.interop.peers import Peers, hear
 
 UNAVAILABLE = coturn_unavailable()
 pytestmark = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
 
 USER = LongTerm(USERNAME, PASSWORD)
 HOSTS = ["127.0.0.1", "::1"]
-Peers = Callable[[str], tuple[socket.socket, Address]]
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    """Makes UDP sockets that a relay can reach."""
-    made: list[socket.socket] = []
-
-    def make(host: str) -> tuple[socket.socket, Address]:
-        peer = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        peer.bind((host, 0))
-        peer.settimeout(5.0)
-        made.append(peer)
-        return peer, Address(*peer.getsockname()[:2])
-
-    yield make
-    for each in made:
-        each.close()
 
 
 @pytest.fixture
@@ -47,12 +29,6 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     """coturn as it is configured most often: one user, a name and a password."""
     with coturn(tmp_path) as running:
         yield running
-
-
-def hear(peer: socket.socket) -> tuple[bytes, Address]:
-    """What comes to a peer, and from where."""
-    data, source = peer.recvfrom(1 << 16)
-    return data, Address(*source[:2])
 
 
 @pytest.mark.parametrize("host", HOSTS)

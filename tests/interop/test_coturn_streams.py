@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from interop.certificates import certify
 from interop.relays import PASSWORD, USERNAME, Relay, coturn, coturn_unavailable
-from interop.streaming import Streaming, streaming
+from interop.streaming import streaming
 from quice.errors import RelayUnreachableError
 from quice.stun.auth import LongTerm
-from quice.turn import AddressFamilies, Allocated, Bound, Received
-from quice.wire import Address
+from quice.turn import AddressFamilies, Allocated
+from tests.interop.peers import NAME, Peer, converse
 from tests.turn.http_proxy import serving
 
 UNAVAILABLE = coturn_unavailable()
 pytestmark = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
 
 USER = LongTerm(USERNAME, PASSWORD)
-NAME = "relay.example"
-
-
-class Peer(asyncio.DatagramProtocol):
-    """Whom data is relayed to."""
-
-    def __init__(self) -> None:
-        self.heard: asyncio.Queue[tuple[bytes, Address]] = asyncio.Queue()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)
-        self.address = Address(*transport.get_extra_info("sockname")[:2])
-
-    def datagram_received(self, data: bytes, source: tuple[Any, ...]) -> None:
-        self.heard.put_nowait((data, Address(*source[:2])))
-
-
-@pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(Peer, ("127.0.0.1", 0))
-    yield protocol
-    transport.close()
-
-
-@pytest.fixture
-def trust(tmp_path: Path) -> ssl.SSLContext:
-    return certify(tmp_path, NAME, "127.0.0.1", "::1")
 
 
 @pytest.fixture
@@ -62,28 +33,6 @@ def tcp_relay(tmp_path: Path) -> Iterator[Relay]:
 def tls_relay(tmp_path: Path, trust: ssl.SSLContext) -> Iterator[Relay]:
     with coturn(tmp_path, tls=True) as running:
         yield running
-
-
-async def converse(client: Streaming, peer: Peer) -> None:
-    """Data goes both ways, through a channel and with a permission alone; datagrams of odd lengths among it."""
-    relayed = (await client.wait_for(Allocated)).relayed[0]
-    now = asyncio.get_running_loop().time()
-    client.client.permit([peer.address.host], now)
-    client.client.send(b"by indication", peer.address, now)
-    client.flush()
-    assert await peer.heard.get() == (b"by indication", relayed)
-    client.client.bind(peer.address, now)
-    for length in range(1, 40):
-        client.client.send(bytes([length]) * length, peer.address, now)
-    client.flush()
-    for length in range(1, 40):
-        assert await peer.heard.get() == (bytes([length]) * length, relayed)
-    await client.wait_for(Bound)
-    for length in range(1, 40):
-        peer.transport.sendto(bytes([length]) * length, tuple(relayed))
-    await client.until(lambda: sum(isinstance(event, Received) for event in client.told) == 39)
-    received = [event for event in client.told if isinstance(event, Received)]
-    assert received == [Received(bytes([length]) * length, peer.address) for length in range(1, 40)]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -131,3 +80,23 @@ async def test_closing_releases_the_allocation(tcp_relay: Relay) -> None:
         await client.wait_for(Allocated)
         await client.close()
     await asyncio.to_thread(tcp_relay.wait_for, "lifetime=0")
+
+
+async def test_a_300_over_tcp_leads_to_a_stream_to_the_other_server(
+    tcp_relay: Relay, tmp_path: Path, peer: Peer
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with coturn(folder, "--alternate-server", f"127.0.0.1:{tcp_relay.port}") as first:
+        async with streaming("127.0.0.1", first.port, USER) as client:
+            await converse(client, peer)
+            assert client.client.server == tcp_relay.at()
+
+
+async def test_a_300_over_tls_leads_to_a_stream_to_the_other_server(
+    tls_relay: Relay, trust: ssl.SSLContext, tmp_path: Path, peer: Peer
+) -> None:
+    with coturn(tmp_path, "--tls-alternate-server", f"127.0.0.1:{tls_relay.port}", tls=True) as first:
+        async with streaming("127.0.0.1", first.port, USER, context=trust) as client:
+            await converse(client, peer)
+            assert client.client.server == tls_relay.at()

@@ -147,6 +147,28 @@ def test_rfc8489_9_1_4_unauthentic_answers_alone_are_a_violated_integrity() -> N
     assert outcome(transaction) == TimedOut(integrity_violated=True)
 
 
+def test_an_unsigned_error_waits_a_second_for_an_authentic_answer_and_is_told_without_one() -> None:
+    for authentic in (False, True):
+        transaction = begin(LongTerm("user", "secret"))
+        (request,) = sent(transaction)
+        transaction.receive(responses.challenge(request, 401, "example.org", b"one"), SERVER, LOCAL, 0.1)
+        (request,) = sent(transaction)
+        transaction.receive(responses.error(request, 486), SERVER, LOCAL, 0.2)
+        key = long_term_key("user", "example.org", "secret")
+        if authentic:
+            transaction.receive(responses.success(request, MAPPED, key=key), SERVER, LOCAL, 1.1)
+            assert isinstance(outcome(transaction), Succeeded)
+        else:
+            transaction.handle_timeout(0.6)
+            transaction.handle_timeout(1.19)
+            assert outcome(transaction) is None
+            transaction.handle_timeout(1.2)
+            result = outcome(transaction)
+            assert isinstance(result, TimedOut)
+            assert result.unsigned is not None
+            assert result.unsigned.error.code == 486
+
+
 @pytest.mark.parametrize("algorithm", PasswordAlgorithm)
 @pytest.mark.parametrize("anonymity", [False, True])
 def test_rfc8489_9_2_5_a_401_and_a_438_are_answered_with_credentials(

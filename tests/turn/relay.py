@@ -69,6 +69,7 @@ class Relay:
         """Every request, in order."""
         self.relayed: list[tuple[bytes, Address]] = []
         """What it has sent to peers."""
+        self._answered: dict[bytes, Answer] = {}
 
     def take(self, data: bytes, now: float) -> Answer:
         """What it answers to a message."""
@@ -81,9 +82,12 @@ class Relay:
         if message.kind is Kind.INDICATION:
             self._take_indication(message, now)
             return None
-        self.seen.append(message)
-        rule = self.rules.get(message.method)
-        return rule(self, message) if rule is not None else self.judge(message, now)
+        # RFC 8656 §7.2: a request that was sent again has the answer that it had.
+        if message.transaction_id not in self._answered:
+            self.seen.append(message)
+            rule = self.rules.get(message.method)
+            self._answered[message.transaction_id] = rule(self, message) if rule else self.judge(message, now)
+        return self._answered[message.transaction_id]
 
     def judge(self, request: Message, now: float) -> Answer:
         """Authenticate a request, and do it."""

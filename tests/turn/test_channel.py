@@ -197,6 +197,19 @@ def test_a_silent_server_to_a_channel_bind_is_lost() -> None:
     assert play.the(Lost)
 
 
+def test_a_request_that_is_not_answered_while_others_are_is_asked_again() -> None:
+    play = allocated()
+    play.relay.rules[Method.CHANNEL_BIND] = lambda relay, request: None
+    play.bind()
+    play.advance(5.0)
+    play.client.check(play.now)
+    play.advance(5.0)
+    assert not [event for event in play.told if isinstance(event, Lost)]
+    del play.relay.rules[Method.CHANNEL_BIND]
+    play.advance(25.0)
+    assert play.the(Bound)
+
+
 def test_a_channel_that_was_given_up_is_not_renewed_but_still_heard() -> None:
     play = allocated()
     channel = play.bind()
@@ -231,6 +244,17 @@ def test_rfc8656_12_numbers_end_at_0x4fff_and_come_back_a_quarter_of_an_hour_aft
     assert channel.number == 0x4007
     assert channels.numbered(0x4007) is channel
     assert channels.of(peers[7]) is None
+
+
+def test_channels_that_were_given_up_are_forgotten_and_their_numbers_rest() -> None:
+    channels = Channels()
+    for hour in range(100):
+        peer = Address("198.51.100.9", 1 + hour)
+        channel = channels.open(peer, hour * 3600.0)
+        channel.ask(hour * 3600.0)
+        assert channel.number == 0x4000 + hour
+        assert len(list(channels)) == 1
+        channel.unbind()
 
 
 @pytest.mark.parametrize("peer", [Address("192.0.2.9", 0), Address("192.0.2.9", 65536), Address("peer", 1)])

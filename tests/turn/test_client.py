@@ -143,6 +143,7 @@ def test_a_nonce_brought_along_that_is_answered_with_401_is_forgotten_once() -> 
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
+        (400, "user name or password"),
         (403, "rules"),
         (437, "new port"),
         (441, "another user name"),
@@ -183,6 +184,12 @@ def test_rfc8656_7_1_ipv6_alone_is_asked_for_by_its_family() -> None:
     play = allocated(Relay(families=(2,)), families=AddressFamilies.IPV6)
     assert play.relay.seen[0].get(RequestedAddressFamily) == RequestedAddressFamily(2)
     assert play.the(Allocated).relayed == (RELAYED6,)
+
+
+def test_ipv4_is_asked_for_by_its_family_where_a_server_might_give_ipv6() -> None:
+    play = allocated(Relay(Address("2001:db8::3", 3478)))
+    assert play.relay.seen[0].get(RequestedAddressFamily) == RequestedAddressFamily(1)
+    assert play.the(Allocated).relayed == (RELAYED,)
 
 
 def test_rfc8656_7_1_both_families_come_with_one_request() -> None:
@@ -377,13 +384,15 @@ def test_a_release_that_is_lost_is_repeated_for_some_seconds() -> None:
     play.relay.silent = False
     play.advance(3.5)
     assert not play.relay.allocated
+
+
+def test_closing_does_not_wait_for_a_silent_server_for_long_nor_complain() -> None:
+    play = allocated()
     play.relay.silent = True
-    other = allocated()
-    other.relay.silent = True
-    other.client.close(other.now)
-    other.advance(3.5)
-    assert other.client.is_over
-    assert not [event for event in other.told if isinstance(event, Lost)]
+    play.client.close(play.now)
+    play.advance(4.0)
+    assert play.client.is_over
+    assert [type(event) for event in play.told] == [Allocated]
 
 
 def test_closing_while_the_server_allocates_releases_what_it_will_have() -> None:
@@ -515,7 +524,20 @@ def test_an_unsigned_437_does_not_take_the_allocation_away() -> None:
     play.client.check(play.now)
     (request,) = play.client.transmits()
     play.hear(responses.error(Message.decode(request.data), 437))
+    # The request is sent again, and its authentic answer counts.
+    play.advance(5.0)
     assert len(play.told) == 1
+
+
+def test_an_unsigned_refusal_counts_when_no_authentic_answer_comes_within_a_second() -> None:
+    play = Play()
+    play.relay.rules[Method.ALLOCATE] = lambda relay, request: (
+        responses.error(request, 486) if request.has_integrity else relay.judge(request, 0.0)
+    )
+    play.advance(0.9)
+    assert not play.told
+    play.advance(0.2)
+    assert play.the(Failed).code == 486
 
 
 def test_the_same_inputs_at_the_same_times_give_the_same_bytes() -> None:

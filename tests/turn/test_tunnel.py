@@ -307,6 +307,16 @@ async def test_what_is_no_proxy_is_told(answer: bytes, reason: str, monkeypatch:
             await open_tunnel(NAME, 443, tls=False)
 
 
+async def test_what_a_proxy_says_before_tls_does_not_pass_for_the_servers_words(
+    trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving({}) as proxy:
+        proxy.answer = b"HTTP/1.1 200 OK\r\n\r\n\x40\x00\x00\x04evil"
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        with pytest.raises(RelayUnreachableError, match="before TLS began"):
+            await open_tunnel(NAME, 443, tls=True, ssl_context=trust)
+
+
 async def test_no_proxy_is_asked_for_hosts_that_no_proxy_names_and_for_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

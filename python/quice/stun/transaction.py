@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quice.stun.attributes import AlternateDomain, AlternateServer, Attribute, ErrorCode, StunDecodeError
 from quice.stun.auth import LongTerm, ShortTerm, is_bid_down
@@ -17,6 +17,8 @@ _RC = 7
 _RM = 16
 # §6.2.2: over a stream nothing is retransmitted, and this is how long an answer may take.
 _TI = 39.5
+# Seconds that an authentic answer has to make it known that an unsigned error was not the server's.
+_DOUBT = 1.0
 # A server that keeps asking for other credentials would keep us busy for ever.
 _MAX_CHALLENGES = 2
 _TRY_ALTERNATE = 300
@@ -59,9 +61,13 @@ class Incomprehensible:
 
 @dataclass(frozen=True)
 class TimedOut:
-    """No answer came to any of the requests, or, with `integrity_violated`, none that was authentic (§9.1.4)."""
+    """No answer came to any of the requests, or, with `integrity_violated`, none that was authentic (§9.1.4).
+
+    unsigned: an error response without any signature. Some servers sign success alone, so that it may be the reason.
+    """
 
     integrity_violated: bool = False
+    unsigned: Message | None = field(default=None, compare=False)
 
 
 Outcome = Succeeded | Refused | Redirected | Incomprehensible | TimedOut
@@ -108,6 +114,7 @@ class ClientTransaction:
         self._patience = patience
         self._challenges = 0
         self._integrity_violated = False
+        self._unsigned: Message | None = None
         self._outgoing: list[Transmit] = []
         self._outcome: Outcome | None = None
         self._reported = False
@@ -162,6 +169,10 @@ class ClientTransaction:
         if self._key is not None and not (response.has_sha256 == self._sha256 and response.verify(self._key)):
             # §9.1.4, §9.2.5: as if it had not come. The next one may be authentic.
             self._integrity_violated = True
+            if response.kind is Kind.ERROR and not response.has_integrity and isinstance(self.credentials, LongTerm):
+                self._unsigned = response
+                self._expires = min(self._expires, now + _DOUBT)
+                self._deadline = min(self._deadline, self._expires)
             return
         if response.unknown_required or (response.kind is Kind.ERROR and response.get(ErrorCode) is None):
             # §6.3.3, §6.3.4.
@@ -206,7 +217,7 @@ class ClientTransaction:
         if self._outcome is not None or now < self._deadline:
             return
         if self._sent == self._most or now >= self._expires:
-            self._finish(TimedOut(self._integrity_violated))
+            self._finish(TimedOut(self._integrity_violated, self._unsigned))
             return
         self._outgoing.append(Transmit(self._request, self.source, self.destination))
         self._sent += 1

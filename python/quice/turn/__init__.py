@@ -19,6 +19,7 @@ from quice.turn.events import (
     Unbound,
 )
 from quice.turn.framing import FramingError, Splitter, framed
+from quice.turn.uri import ServerUri, Service, Transport
 
 __all__ = [
     "AddressFamilies",
@@ -34,7 +35,10 @@ __all__ = [
     "PermissionRefused",
     "Received",
     "Redirected",
+    "ServerUri",
+    "Service",
     "Splitter",
+    "Transport",
     "Unbound",
     "framed",
     "time_limited",

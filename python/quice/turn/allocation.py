@@ -20,6 +20,7 @@ from quice.stun.message import Message
 from quice.wire import Address
 
 _UDP = 17
+_IPV4 = 1
 _IPV6 = 2
 _KEEPALIVE = 25.0
 """Seconds between two Refresh requests: they keep the NATs on the way to the server open, whose bindings may last only
@@ -33,16 +34,6 @@ class AddressFamilies(enum.Enum):
     IPV4 = "ipv4"
     IPV6 = "ipv6"
     BOTH = "both"
-
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
-        """What an Allocate request says of it (§7.1). IPv4 is what a server gives to who says nothing."""
-        return {
-            AddressFamilies.IPV4: (),
-            AddressFamilies.IPV6: (RequestedAddressFamily(_IPV6),),
-            # Servers pass over the one they do not know.
-            AddressFamilies.BOTH: (AdditionalAddressFamily(_IPV6), DraftAdditionalAddressFamily(_IPV6)),
-        }[self]
 
 
 @dataclass(frozen=True)
@@ -60,13 +51,22 @@ class Allocation:
         return min(_KEEPALIVE, max(_SHORTEST, self.lifetime / 2))
 
 
-def request(families: AddressFamilies, lifetime: float) -> tuple[Attribute, ...]:
-    """The attributes of an Allocate request (§7.1).
+def request(families: AddressFamilies, lifetime: float, server: Address) -> tuple[Attribute, ...]:
+    """The attributes of an Allocate request to a server (§7.1).
 
     The name makes it as long as the shortest challenge: a server that sends strangers no more bytes than came from
     them can answer it at once.
     """
-    return (RequestedTransport(_UDP), Lifetime(int(lifetime)), *families.attributes, Software("quice"))
+    asked: tuple[Attribute, ...] = ()
+    if families is AddressFamilies.BOTH:
+        # Servers pass over the one they do not know.
+        asked = (AdditionalAddressFamily(_IPV6), DraftAdditionalAddressFamily(_IPV6))
+    elif families is AddressFamilies.IPV6:
+        asked = (RequestedAddressFamily(_IPV6),)
+    elif server.without_zone.ip.version == 6:
+        # IPv4 is what is to be given to who asks for nothing. Some servers give what they are spoken to by.
+        asked = (RequestedAddressFamily(_IPV4),)
+    return (RequestedTransport(_UDP), Lifetime(int(lifetime)), *asked, Software("quice"))
 
 
 def granted(response: Message, wanted: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -104,6 +105,7 @@ class Channels:
     def __init__(self) -> None:
         self._by_peer: dict[Address, Channel] = {}
         self._by_number: dict[int, Channel] = {}
+        self._numbers = itertools.cycle(range(FIRST_CHANNEL, LAST_CHANNEL + 1))
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(list(self._by_peer.values()))
@@ -151,11 +153,12 @@ class Channels:
             channel.postpone()
 
     def _next_number(self, now: float) -> int:
-        number = FIRST_CHANNEL + len(self._by_number)
-        if number <= LAST_CHANNEL:
-            return number
-        for channel in self._by_number.values():
+        for channel in self:
             if channel.is_free(now):
                 del self._by_peer[channel.peer], self._by_number[channel.number]
-                return channel.number
+        # One after the other, so that a number rests as long as there are others.
+        for _ in range(FIRST_CHANNEL, LAST_CHANNEL + 1):
+            number = next(self._numbers)
+            if number not in self._by_number:
+                return number
         raise OverflowError("no channel is left: all 4096 stand for peers, or did a quarter of an hour ago")

@@ -32,8 +32,10 @@ from quice.turn.permission import Permissions, batches
 from quice.turn.requests import Requests
 from quice.wire import Address, Random, Transmit
 
-_CHECK_PATIENCE = 3.5
-"""Seconds after which an allocation that was asked after counts as gone. At the first RTO it is asked thrice."""
+_PATIENCE = 4.0
+"""Seconds that an answer may take once there is an allocation. It counts as gone after two Refresh requests without."""
+_CHECK_PATIENCE = 1.75
+"""Likewise when somebody waits to know."""
 _RETRY = 5.0
 """Seconds until a server that had trouble of its own is asked again."""
 _MAX_REDIRECTIONS = 3
@@ -238,7 +240,7 @@ class Client:
     # The allocation.
 
     def _allocate(self, now: float) -> None:
-        attributes = allocations.request(self._families, self._lifetime)
+        attributes = allocations.request(self._families, self._lifetime, self.server)
         self._requests.ask(Method.ALLOCATE, attributes, self._on_allocate, now)
 
     def _on_allocate(self, outcome: Outcome, now: float) -> None:
@@ -297,27 +299,35 @@ class Client:
         self._events.append(Redirected(server, domain))
         self._allocate(now)
 
-    def _refresh(self, now: float, **options: float) -> None:
+    def _refresh(self, now: float, patience: float = _PATIENCE, *, again: bool = True) -> None:
+        """Refresh. `again`: whether once more, with other retransmissions, before the server counts as silent."""
         self._refresh_at = None
-        self._requests.ask(Method.REFRESH, (Lifetime(int(self._lifetime)),), self._on_refresh, now, **options)
+        then = partial(self._on_refresh, now, patience, again)
+        self._requests.ask(Method.REFRESH, (Lifetime(int(self._lifetime)),), then, now, patience=patience)
 
-    def _on_refresh(self, outcome: Outcome, now: float) -> None:
-        self._checking = False
+    def _on_refresh(self, asked: float, patience: float, again: bool, outcome: Outcome, now: float) -> None:
         if self.allocation is None or self._state is not _State.ALLOCATED:
             return
+        if isinstance(outcome, TimedOut) and again:
+            self._refresh(now, patience, again=False)
+            return
+        self._checking = False
         if isinstance(outcome, Succeeded):
             lifetime = allocations.granted(outcome.response, self._lifetime)
             self.allocation = replace(self.allocation, lifetime=lifetime, expires=now + lifetime)
             self._refresh_at = now + self.allocation.refresh_after
         elif isinstance(outcome, TimedOut):
-            self._lose(_silence(outcome))
+            if self.heard > asked:
+                self._refresh_at = now
+            else:
+                self._lose(_silence(outcome))
         elif outcome.response.error.code >= Code.SERVER_ERROR and now + _RETRY < self.allocation.expires:
             self._refresh_at = now + _RETRY
         else:
             self._lose(explain(outcome.response.error.code, outcome.response.error.reason))
 
     def _release(self, now: float) -> None:
-        self._requests.ask(Method.REFRESH, (Lifetime(0),), lambda *_: None, now, patience=_CHECK_PATIENCE)
+        self._requests.ask(Method.REFRESH, (Lifetime(0),), lambda *_: None, now, patience=_PATIENCE)
 
     def _end(self) -> None:
         self._state = _State.OVER
@@ -352,14 +362,15 @@ class Client:
         channel.ask(now)
         attributes: tuple[Attribute, ...] = (ChannelNumber(channel.number), XorPeerAddress(channel.peer))
         early = self._state is _State.ALLOCATING
-        self._requests.ask(Method.CHANNEL_BIND, attributes, partial(self._on_bind, channel, early), now)
+        then = partial(self._on_bind, channel, early)
+        self._requests.ask(Method.CHANNEL_BIND, attributes, then, now, patience=_PATIENCE)
 
     def _on_bind(self, channel: Channel, early: bool, outcome: Outcome, now: float) -> None:
         if isinstance(outcome, Succeeded):
             self._permissions.grant([channel.peer.host], now)
             if channel.confirm(now):
                 self._tell(Bound(channel.peer, channel.number))
-        elif (refusal := self._refusal(outcome, early)) is not None:
+        elif (refusal := self._refusal(outcome, early, now)) is not None:
             was_kept = channel.carries_data
             channel.unbind()
             if was_kept:
@@ -376,12 +387,13 @@ class Client:
         self._permissions.ask(hosts)
         attributes = tuple(XorPeerAddress(Address(host, 0)) for host in hosts)
         early = self._state is _State.ALLOCATING
-        self._requests.ask(Method.CREATE_PERMISSION, attributes, partial(self._on_permission, hosts, early), now)
+        then = partial(self._on_permission, hosts, early)
+        self._requests.ask(Method.CREATE_PERMISSION, attributes, then, now, patience=_PATIENCE)
 
     def _on_permission(self, hosts: list[str], early: bool, outcome: Outcome, now: float) -> None:
         if isinstance(outcome, Succeeded):
             self._permissions.grant(hosts, now)
-        elif (refusal := self._refusal(outcome, early)) is None:
+        elif (refusal := self._refusal(outcome, early, now)) is None:
             self._permissions.postpone(hosts)
         elif len(hosts) > 1:
             # One of them was refused, and none permitted (RFC 8656 §10.2): which, each alone will show.
@@ -393,14 +405,13 @@ class Client:
             reason = explain(refusal.error.code, refusal.error.reason)
             self._tell(PermissionRefused(hosts[0], refusal.error.code, reason))
 
-    def _refusal(self, outcome: Outcome, early: bool) -> Message | None:
+    def _refusal(self, outcome: Outcome, early: bool, now: float) -> Message | None:
         """The response that refuses a channel or permission; None when it has to be asked for again, or all is lost.
 
         early: whether it was asked for before the allocation was there.
         """
         if isinstance(outcome, TimedOut):
-            if self._state is _State.ALLOCATED:
-                self._lose(_silence(outcome))
+            self.check(now)
             return None
         if isinstance(outcome, (Refused, TryAlternate, Incomprehensible)):
             if outcome.response.error.code != Code.ALLOCATION_MISMATCH:

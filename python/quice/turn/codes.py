@@ -26,6 +26,10 @@ class Code(enum.IntEnum):
 
 _ADVICE: dict[int, str] = {
     Code.TRY_ALTERNATE: "it names another server that can't be used from here. Configure a server that serves itself",
+    Code.BAD_REQUEST: (
+        "it finds fault with the request, as some servers do with a user name or password that they do not accept. "
+        "Check both"
+    ),
     Code.UNAUTHENTICATED: (
         "it does not accept the user name or password. Check both; time-limited ones expire, and need the clocks and "
         "the shared secret of both sides to agree"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from quice.stun.attributes import Attribute
 from quice.stun.auth import LongTerm
 from quice.stun.message import HEADER_LENGTH, TRANSACTION_ID_LENGTH, Method
-from quice.stun.transaction import DEFAULT_RTO, ClientTransaction, Outcome
+from quice.stun.transaction import DEFAULT_RTO, ClientTransaction, Outcome, Refused, TimedOut
 from quice.wire import Address, Random, Transmit
 
 PATIENCE = 8.0
@@ -137,4 +137,11 @@ class Requests:
             # An earlier outcome in the same turn may have dropped it.
             if request in self._waiting:
                 self._waiting.remove(request)
-                request.then(outcome, now)
+                request.then(_explained(outcome), now)
+
+
+def _explained(outcome: Outcome) -> Outcome:
+    """An unsigned error counts for what it says, once nothing better has come: pion/turn signs none."""
+    if isinstance(outcome, TimedOut) and outcome.unsigned is not None:
+        return Refused(outcome.unsigned)
+    return outcome
