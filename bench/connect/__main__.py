@@ -80,7 +80,8 @@ def _measure(chosen: Sequence[Program], cases: Sequence[Case], runs: int, condit
     limits = Limits(conditions.delay)
     console.print(table(results, [program.name for program, _ in ready], limits, runs))
     console.print("; ".join(f"{program.name}: {found.version}" for program, found in ready))
-    remarks = verdicts(results, limits) if QUICE in chosen else []
+    # Without a delay there is no limit either.
+    remarks = verdicts(results, limits) if QUICE in chosen and conditions.delay else []
     for line in (*remarks, *failures(results), *reasons):
         console.print(line, soft_wrap=True)
     _write(results, [machine(), before, load()])
