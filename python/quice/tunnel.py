@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import contextlib
 import os
 import socket
@@ -36,6 +37,7 @@ class Tunnel(asyncio.Protocol):
     def __init__(self) -> None:
         self._raw: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
+        self._holding: list[asyncio.Transport] = []
         self._on_data: Callable[[bytes], None] | None = None
         self._on_closed: Callable[[Exception | None], None] | None = None
         self._early: list[bytes] = []
@@ -70,7 +72,7 @@ class Tunnel(asyncio.Protocol):
     @property
     def buffered(self) -> int:
         """Bytes that wait to be sent. Who sends datagrams drops them while these are many: late ones are worth less."""
-        return sum(transport.get_write_buffer_size() for transport in {self._raw, self._transport} if transport)
+        return sum(transport.get_write_buffer_size() for transport in self._holding)
 
     @property
     def is_closed(self) -> bool:
@@ -84,22 +86,23 @@ class Tunnel(asyncio.Protocol):
 
     def close(self) -> None:
         """End the stream, after what was sent has left."""
-        if self.is_closed or self._transport is None or self._raw is None:
+        if self.is_closed or self._transport is None:
             return
         self._closing = True
         self._transport.close()
         # The other end may take nothing any more.
-        asyncio.get_running_loop().call_later(_LINGER, self._raw.abort)
+        asyncio.get_running_loop().call_later(_LINGER, self._transport.abort)
 
     def abort(self) -> None:
         """End the stream at once."""
         self._closing = True
-        if self._raw is not None:
-            self._raw.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         self._raw = self._transport = cast("asyncio.Transport", transport)
+        self._holding = [self._raw]
         self.local = Address(*transport.get_extra_info("sockname")[:2])
         self.remote = Address(*transport.get_extra_info("peername")[:2])
         if isinstance(connection := transport.get_extra_info("socket"), socket.socket):
@@ -157,6 +160,9 @@ class Tunnel(asyncio.Protocol):
         if transport is None:
             raise ConnectionResetError("the stream ended in the TLS handshake")
         self._transport = transport
+        # Before Python 3.11, asyncio's transport for TLS holds nothing, and tells what the one below it holds.
+        if sys.version_info >= (3, 11) or not isinstance(transport, asyncio.sslproto._SSLProtocolTransport):
+            self._holding.append(transport)
 
     def _tell(self) -> None:
         if self._on_closed is not None and self._ended is not None and not self._closing:
