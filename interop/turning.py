@@ -81,6 +81,12 @@ class Turning:
                 raise TimeoutError(f"{what}: not within {patience} s; told were {self.told}")
             self.step(limit)
 
+    def settle(self) -> None:
+        """Wait until the server has done all that it was asked so far: it answers one request after the other."""
+        asked = time.monotonic()
+        self.client.check(asked)
+        self.until(lambda: self.client.heard > asked, "an answer")
+
     def wait_for(self, kind: type[EventT]) -> EventT:
         """The next event of this class; others before it are dropped. Raises `TimeoutError`."""
         found: list[EventT] = []

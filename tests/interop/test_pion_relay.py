@@ -85,6 +85,7 @@ def test_a_peer_that_the_server_forbids_is_told_from_those_it_allows(peers: Peer
         (relayed,) = turning.wait_for(Allocated).relayed
         turning.client.permit(["198.51.100.9", address.host], time.monotonic())
         assert turning.wait_for(PermissionRefused).host == "198.51.100.9"
+        turning.settle()
         peer.sendto(b"allowed", tuple(relayed))
         assert turning.wait_for(Received).data == b"allowed"
 
