@@ -18,6 +18,7 @@ use crate::nat::Probes;
 use crate::path::{PathLoss, Paths};
 use crate::reassembly::Reassembly;
 use crate::tls::{PeerKey, peer_key};
+use crate::watch::Watch;
 
 /// Chunks of a stream that noq may hold: it takes 2048, and what comes before the next `collect` must fit as well.
 ///
@@ -138,7 +139,7 @@ impl Connection {
         handle: ConnectionHandle,
         quic: noq_proto::Connection,
         receive_window: u64,
-        path_idle_timeout: Duration,
+        watch: Watch,
     ) -> Self {
         let mut connection = Self {
             id,
@@ -157,7 +158,7 @@ impl Connection {
             was_connected: false,
             race: None,
             initial_id: None,
-            paths: Paths::new(path_idle_timeout),
+            paths: Paths::new(watch),
             probes: Probes::default(),
             first_local: None,
             handshake_over: false,
@@ -517,13 +518,12 @@ impl Connection {
 
     /// When it wants to be called next; a time gone by counts as now.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.quic.poll_timeout(), self.paths.next_ping()];
+        let timeouts = [self.quic.poll_timeout(), self.paths.watch.next_look()];
         timeouts.into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.quic.handle_timeout(now);
-        self.keep_paths(now);
     }
 
     /// The round-trip time of the first path.

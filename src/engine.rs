@@ -13,6 +13,7 @@ use noq_proto::{
 };
 use std::net::{IpAddr, SocketAddr};
 
+use crate::answers::Listeners;
 use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
@@ -20,6 +21,7 @@ use crate::race::Races;
 use crate::route::Routes;
 use crate::seeded::Seeded;
 use crate::tls::{Credentials, PeerKey, server_name};
+use crate::watch::Watch;
 
 /// From this many handshakes under way on, a client must prove its address first (RFC 9000 §8.1.2, Retry).
 const RETRY_FROM: usize = 256;
@@ -80,6 +82,7 @@ pub struct Engine {
     credentials: Arc<Credentials>,
     receive_window: u64,
     path_idle_timeout: Duration,
+    path_keep_alive: Duration,
     /// By noq's connection handle, which is a slab index and comes back into use.
     connections: Vec<Option<Box<Connection>>>,
     made: u64,
@@ -105,13 +108,17 @@ impl Engine {
     pub fn new(
         credentials: Arc<Credentials>,
         alpns: Vec<Vec<u8>>,
-        transport: TransportConfig,
-        server_transport: TransportConfig,
+        mut transport: TransportConfig,
+        mut server_transport: TransportConfig,
         receive_window: u64,
         path_idle_timeout: Duration,
+        path_keep_alive: Duration,
         clock: Option<Arc<Clock>>,
         seeded: Option<Seeded>,
     ) -> Result<Self, rustls::Error> {
+        let listeners = Arc::new(Listeners::default());
+        transport.congestion_controller_factory(listeners.clone());
+        server_transport.congestion_controller_factory(listeners);
         let mut config = seeded
             .as_ref()
             .map_or_else(EndpointConfig::default, Seeded::endpoint_config);
@@ -137,6 +144,7 @@ impl Engine {
             credentials,
             receive_window,
             path_idle_timeout,
+            path_keep_alive,
             connections: Vec::new(),
             made: 0,
             handshaking: 0,
@@ -199,7 +207,7 @@ impl Engine {
             handle,
             quic,
             self.receive_window,
-            self.path_idle_timeout,
+            Watch::new(self.path_idle_timeout, self.path_keep_alive),
         );
         self.connections[handle.0] = Some(Box::new(connection));
         self.unsettle(handle);
@@ -414,6 +422,8 @@ impl Engine {
             };
             if self.turn == 0 {
                 connection.collect(now);
+                connection.keep_paths(now);
+                connection.recover_lost(now);
             }
             let segments = if connection.quic.is_closed() {
                 segments.max(CLOSING_SEGMENTS)

@@ -6,6 +6,7 @@
 // What only Python calls is unused when the engine is tested alone.
 #![cfg_attr(not(feature = "python"), allow(dead_code))]
 
+mod answers;
 mod burst;
 mod clock;
 mod connection;
@@ -25,3 +26,4 @@ mod scope;
 mod seeded;
 mod tls;
 mod udp;
+mod watch;

@@ -1,10 +1,5 @@
-//! The paths of one connection (draft-ietf-quic-multipath): which there are, and which of them work.
-//!
-//! noq has an idle timeout and a keep-alive for each path, and neither serves. A ping that arrives puts off the other
-//! side's, so that one side alone ever pings, and the acknowledgements it gets may come on another path. And when all
-//! paths fall silent for a moment, each side gives up one of its own choice, which leaves none. So while there are
-//! several paths, each side pings all of them on a timer that receiving does not touch, and gives up the silent ones
-//! only as long as another is heard from.
+//! The paths of one connection (draft-ietf-quic-multipath): which there are, and what each side wants of them. Whether
+//! they work, `watch` sees to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,26 +11,17 @@ use noq_proto::{
 };
 
 use crate::connection::{Connection, Event};
+use crate::watch::Watch;
 
 /// How many paths a connection may have at once: one in use, a relay, another family, and one that is being tried.
 pub const MAX_PATHS: u32 = 4;
-/// Pings within a path's idle timeout; all must be lost, and what is sent again for each, before it is given up.
-const PINGS: u32 = 6;
-/// The shortest idle timeout: pings more often than each 10 ms would be a load, and prove no more.
-pub const MIN_IDLE_TIMEOUT: Duration = Duration::from_millis(60);
-/// How long a new path has to be validated: enough for four challenges.
-const VALIDATION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// RFC 9000 §18.2 has 25 ms as the default of what a peer may wait to acknowledge, and ours never says otherwise.
+pub const LONGEST_ACK_DELAY: Duration = Duration::from_millis(25);
 
 /// draft-ietf-quic-multipath §7: why a path is abandoned, APPLICATION_ABANDON_PATH and PATH_UNSTABLE_OR_POOR.
 const NOT_WANTED: VarInt = VarInt::from_u32(0x3e);
-const SILENT: VarInt = VarInt::from_u32(0x3e76);
-
-/// What has been heard on a path.
-struct Hearing {
-    datagrams: u64,
-    /// When that number was found to have changed, or the path to be there.
-    last: Instant,
-}
+pub const SILENT: VarInt = VarInt::from_u32(0x3e76);
 
 /// What noq does not keep about a connection's paths.
 pub struct Paths {
@@ -43,31 +29,28 @@ pub struct Paths {
     validated: BTreeSet<PathId>,
     /// Those that noq has given up and not yet forgotten.
     abandoned: BTreeSet<PathId>,
+    /// Of these, the ones that had stopped working, on which something may have been in flight.
+    failed: BTreeSet<PathId>,
+    /// How many PATH_ABANDON frames had come when the peer last agreed to one that failed.
+    abandon_frames: u64,
     /// Those of ours that are not validated yet, of whose status the peer has been told.
     announced: BTreeSet<PathId>,
     /// As the accepting side: what the client wants of paths that have not reached us yet.
     wanted: BTreeMap<PathId, PathStatus>,
-    /// By path, as of the last pings.
-    hearing: BTreeMap<PathId, Hearing>,
-    idle_timeout: Duration,
-    next_ping: Option<Instant>,
+    pub watch: Watch,
 }
 
 impl Paths {
-    pub fn new(idle_timeout: Duration) -> Self {
+    pub fn new(watch: Watch) -> Self {
         Self {
             validated: BTreeSet::from([PathId::ZERO]),
             abandoned: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            abandon_frames: 0,
             announced: BTreeSet::new(),
             wanted: BTreeMap::new(),
-            hearing: BTreeMap::new(),
-            idle_timeout,
-            next_ping: None,
+            watch,
         }
-    }
-
-    pub fn next_ping(&self) -> Option<Instant> {
-        self.next_ping
     }
 }
 
@@ -119,7 +102,7 @@ impl Connection {
         self.give_up_path(now, path, NOT_WANTED)
     }
 
-    fn give_up_path(
+    pub fn give_up_path(
         &mut self,
         now: Instant,
         path: PathId,
@@ -128,6 +111,31 @@ impl Connection {
         self.quic.close_path(now, path, code)?;
         self.collect(now);
         Ok(())
+    }
+
+    /// Have noq send again, over another path, what was in flight on those that failed.
+    ///
+    /// Once both sides have abandoned a path, noq waits three probe timeouts for late acknowledgements before it takes
+    /// what is left for lost. One that was silent for so long that it was given up has none on their way; so the timers
+    /// until then are run at once. What else they do is early by less than a second: a probe, an acknowledgement.
+    pub fn recover_lost(&mut self, now: Instant) {
+        if self.paths.failed.is_empty() || self.quic.is_closed() || self.open_paths().is_empty() {
+            return;
+        }
+        let frames = self.quic.stats().frame_rx.path_abandon;
+        if std::mem::replace(&mut self.paths.abandon_frames, frames) == frames {
+            return;
+        }
+        for path in self.paths.failed.clone() {
+            let rtt = self.quic.rtt(path).unwrap_or_default();
+            let limit = now + 3 * (5 * rtt + LONGEST_ACK_DELAY);
+            while self.paths.failed.contains(&path)
+                && let Some(time) = self.quic.poll_timeout().filter(|time| *time <= limit)
+            {
+                self.quic.handle_timeout(time.max(now));
+                self.collect(now);
+            }
+        }
     }
 
     /// Have the peer acknowledge something on this path. Returns whether there is such a path.
@@ -149,10 +157,15 @@ impl Connection {
                 self.paths.announced.remove(&id);
                 self.paths.wanted.remove(&id);
                 self.paths.abandoned.insert(id);
-                Some(Event::PathLost(id, reason.into()))
+                let loss = PathLoss::from(reason);
+                if loss == PathLoss::TimedOut {
+                    self.paths.failed.insert(id);
+                }
+                Some(Event::PathLost(id, loss))
             }
             PathEvent::Discarded { id, .. } => {
                 self.paths.abandoned.remove(&id);
+                self.paths.failed.remove(&id);
                 None
             }
             PathEvent::RemoteStatus { id, status, .. } => {
@@ -190,71 +203,6 @@ impl Connection {
             let _ = self.quic.set_path_status(path, PathStatus::Available);
             let _ = self.quic.set_path_status(path, PathStatus::Backup);
         }
-    }
-
-    /// See whether there are paths to be pinged. The only path needs no proof that it works: there is nowhere to go
-    /// from it.
-    pub fn watch_paths(&mut self, now: Instant) {
-        let several = self.quic.is_multipath_negotiated()
-            && !self.quic.is_closed()
-            && self.open_paths().len() > 1;
-        self.paths.next_ping = several.then(|| self.paths.next_ping.unwrap_or(now));
-    }
-
-    /// Ping the paths if it is time, and give up those that don't answer.
-    pub fn keep_paths(&mut self, now: Instant) {
-        if self.paths.next_ping.is_none_or(|due| due > now) {
-            return;
-        }
-        let open = self.open_paths();
-        self.listen(now, &open);
-        for path in self.silent_paths(now, &open) {
-            // Refused for the last one.
-            let _ = self.give_up_path(now, path, SILENT);
-        }
-        for path in open {
-            self.ping_path(path);
-        }
-        self.paths.next_ping = Some(now + self.paths.idle_timeout / PINGS);
-    }
-
-    fn listen(&mut self, now: Instant, open: &[PathId]) {
-        self.paths.hearing.retain(|path, _| open.contains(path));
-        for path in open {
-            let stats = self.quic.path_stats(*path).unwrap_or_default();
-            let datagrams = stats.udp_rx.datagrams;
-            let heard = self.paths.hearing.entry(*path);
-            let heard = heard.or_insert(Hearing {
-                datagrams,
-                last: now,
-            });
-            if heard.datagrams != datagrams {
-                *heard = Hearing {
-                    datagrams,
-                    last: now,
-                };
-            }
-        }
-    }
-
-    /// The paths on which nothing has been heard for too long, if there is another that is known to work.
-    fn silent_paths(&self, now: Instant, open: &[PathId]) -> Vec<PathId> {
-        let silence = |path: &PathId| now.saturating_duration_since(self.paths.hearing[path].last);
-        let works = |path: &&PathId| {
-            self.paths.validated.contains(path) && silence(path) < self.paths.idle_timeout / 2
-        };
-        if !open.iter().any(|path| works(&path)) {
-            return Vec::new();
-        }
-        let patience = |path: &PathId| {
-            if self.paths.validated.contains(path) {
-                self.paths.idle_timeout
-            } else {
-                VALIDATION_TIMEOUT.max(self.paths.idle_timeout)
-            }
-        };
-        let is_silent = |path: &&PathId| silence(path) >= patience(path);
-        open.iter().filter(is_silent).copied().collect()
     }
 }
 

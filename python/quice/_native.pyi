@@ -31,6 +31,8 @@ class Settings(Protocol):
     @property
     def path_idle_timeout(self) -> float: ...
     @property
+    def path_keep_alive(self) -> float: ...
+    @property
     def nat_traversal(self) -> bool: ...
     @property
     def qlog_dir(self) -> str | os.PathLike[str] | None: ...
@@ -258,8 +260,9 @@ class Connection:
         """Give up a path; what was lost on it goes over another. Raises `PathRefused`, also for the last one."""
 
     def ping_path(self, path: int) -> None:
-        """Have the peer acknowledge something on this path. While there are several, each side does so by itself
-        six times within `path_idle_timeout`. Raises `PathRefused`."""
+        """Have the peer acknowledge something on this path. While there are several, each side does so by itself: on a
+        path that was quiet for `path_keep_alive`; and on all, ten times within `path_idle_timeout`, as long as
+        something that was sent on one of them is not answered. Raises `PathRefused`."""
 
     def add_nat_traversal_address(self, address: Address) -> None:
         """Name one of our addresses to the peer: as the server at once, which is `Event.AddressAdded` to the client;

@@ -312,7 +312,15 @@ class Challenger:
             if now >= due and not is_promising(pair, keeper.selected):
                 keeper.end_comparison(path)
         if keeper.compared:
+            self._ask(keeper)
             self._compare_in(_TICK, keeper)
+
+    def _ask(self, keeper: PathKeeper) -> None:
+        """Have the engine measure the paths that are compared: nothing else is sent over them."""
+        for path in keeper.compared:
+            with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
+                self._native.ping_path(path)
+        self._pump.wake()
 
     def _move(self, pair: CandidatePair, now: float, keeper: PathKeeper) -> None:
         self._moved_at = now

@@ -21,8 +21,10 @@ class TransportConfig:
     send_window: bytes that may wait for acknowledgement before `write` waits.
     max_streams: streams of each kind that the peer may have open at once.
     datagram_buffer: bytes of datagrams kept in each direction; 0 refuses datagrams.
-    path_idle_timeout: seconds of silence after which one of several paths is given up, as long as another works. While
-        there are several, each is pinged six times as often, so both sides should have the same.
+    path_idle_timeout: seconds for which nothing that is sent over one of several paths is answered, after which it is
+        given up, as long as another works. Three times its round-trip time if that is more.
+    path_keep_alive: seconds after which a path is pinged that is not in use, while there are several. It keeps NAT
+        bindings open, and shows when the path has died.
     nat_traversal: whether the engine may look for more paths by frames of its own, with peers that do so too.
         `Endpoint.bind(checks="quic")` sets it, and makes use of it.
     qlog_dir: an existing folder in which each connection writes a qlog file.
@@ -35,7 +37,8 @@ class TransportConfig:
     send_window: int = 16 << 20
     max_streams: int = 256
     datagram_buffer: int = 1 << 20
-    path_idle_timeout: float = 0.6
+    path_idle_timeout: float = 0.5
+    path_keep_alive: float = 15.0
     nat_traversal: bool = False
     qlog_dir: str | os.PathLike[str] | None = None
 

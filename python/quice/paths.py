@@ -2,9 +2,9 @@
 
 The side that made the connection sees to it, for only a client opens paths, and the other side does as it says
 (draft-ietf-quic-multipath §3.3). One path is enough as long as it works. Another is opened when the checks select
-another pair, and when nothing comes back any more: with two of them, the engine pings both, and leaves the one that is
-silent within `path_idle_timeout`. A new path is validated before the old one is left. Others that the engine has opened
-may stay for as long as they are compared.
+another pair, and when nothing comes back any more: with two of them, the engine leaves the one on which nothing is
+answered within `path_idle_timeout`. A new path is validated before the old one is left. Others that the engine has
+opened may stay for as long as they are compared.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ use noq_proto::{IdleTimeout, QlogFileFactory, TransportConfig, VarInt};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::burst::Bursts;
 use crate::nat::MAX_ADDRESSES;
-use crate::path::{MAX_PATHS, MIN_IDLE_TIMEOUT};
+use crate::path::MAX_PATHS;
 use crate::tls::Credentials;
+use crate::watch::MIN_IDLE_TIMEOUT;
 
 /// The round-trip time assumed until it is measured. The first packet often dies at the peer's NAT, which opens
 /// only once the peer sends; it is sent again after three times as long, which is a second with the 333 ms of
@@ -29,6 +29,7 @@ pub struct Settings {
     datagram_buffer: usize,
     qlog_dir: Option<PathBuf>,
     path_idle_timeout: f64,
+    path_keep_alive: f64,
     nat_traversal: bool,
 }
 
@@ -44,6 +45,13 @@ impl Settings {
             .ok_or_else(|| wrong("path_idle_timeout"))
     }
 
+    pub fn path_keep_alive(&self) -> PyResult<Duration> {
+        seconds("path_keep_alive", self.path_keep_alive)
+            .ok()
+            .filter(|interval| *interval >= MIN_IDLE_TIMEOUT)
+            .ok_or_else(|| wrong("path_keep_alive"))
+    }
+
     /// `reserved_streams`: bidirectional streams that the peer may open beside `max_streams`.
     pub fn transport(&self, reserved_streams: u32) -> PyResult<TransportConfig> {
         let mut transport = TransportConfig::default();
@@ -57,7 +65,6 @@ impl Settings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(keep_alive)
             .initial_rtt(INITIAL_RTT)
-            .congestion_controller_factory(Arc::new(Bursts::default()))
             .max_concurrent_multipath_paths(MAX_PATHS)
             .stream_receive_window(window("stream_window", self.stream_window)?)
             .receive_window(window("connection_window", self.connection_window)?)

@@ -59,6 +59,7 @@ impl PyEngine {
             settings.transport(reserved_streams)?,
             settings.receive_window(),
             settings.path_idle_timeout()?,
+            settings.path_keep_alive()?,
             clock.clone(),
             seed.map(Seeded::new),
         )

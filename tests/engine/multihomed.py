@@ -21,14 +21,16 @@ Link = tuple[str, str]
 class MultihomedPair(Pair):
     """Like `Pair`, but a datagram arrives from where it was sent, at the address it was sent to.
 
-    `cut` holds links, as (client host, server host), on which everything is lost without a word; `delays` has those of
-    another delay than the rest. `strays` are the datagrams to addresses that nobody has, with their times.
+    `cut` holds links, as (client host, server host), on which everything is lost without a word, and `mute` (source,
+    destination) between which it is; `delays` has the links of another delay than the rest. `strays` are the datagrams
+    to addresses that nobody has, with their times.
     """
 
     def __init__(self, config: TransportConfig | None = None, *, delay: float = 0.01, seed: int = 1) -> None:
         chance = random.Random(seed)
         super().__init__(config, delay=delay, seeds=(chance.randbytes(32), chance.randbytes(32)))
         self.cut: set[Link] = set()
+        self.mute: set[tuple[str, str]] = set()
         self.delays: dict[Link, float] = {}
         self.carried: dict[Link, int] = {}
         self.strays: list[tuple[float, Side, tuple[str, int]]] = []
@@ -73,7 +75,7 @@ class MultihomedPair(Pair):
                 # Who names no source leaves it to the system, which takes the address on the way there.
                 source = own[theirs.index(destination)] if source is None else source
                 link = (source, destination) if side is self.client else (destination, source)
-                if link in self.cut or self.loses(side, data):
+                if link in self.cut or (source, destination) in self.mute or self.loses(side, data):
                     continue
                 # There is no way between two networks.
                 assert CLIENT_HOSTS.index(link[0]) == SERVER_HOSTS.index(link[1])
