@@ -1,8 +1,9 @@
 //! When a path's packets were answered. noq tells this to nobody but the congestion controller, so that one listens.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
@@ -22,9 +23,8 @@ pub struct Answers {
     /// When the last one that is answered was sent, and when its answer came.
     answered_sent: AtomicU64,
     answered: AtomicU64,
-    /// The numbers of the last one sent and of the last one answered.
-    sent_number: AtomicU64,
-    answered_number: AtomicU64,
+    /// How many were sent after the last one that is answered.
+    unanswered: AtomicUsize,
 }
 
 impl Answers {
@@ -35,8 +35,7 @@ impl Answers {
             asked: AtomicU64::new(0),
             answered_sent: AtomicU64::new(0),
             answered: AtomicU64::new(0),
-            sent_number: AtomicU64::new(0),
-            answered_number: AtomicU64::new(0),
+            unanswered: AtomicUsize::new(0),
         }
     }
 
@@ -56,8 +55,7 @@ impl Answers {
         Some(self.epoch + Duration::from_nanos(since.checked_sub(1)?))
     }
 
-    fn on_sent(&self, now: Instant, number: u64) {
-        self.sent_number.store(number, Ordering::Relaxed);
+    fn on_sent(&self, now: Instant) {
         let now = self.since_epoch(now);
         if !self.is_waiting() {
             self.asked.store(now, Ordering::Relaxed);
@@ -65,8 +63,7 @@ impl Answers {
         self.last_sent.store(now, Ordering::Relaxed);
     }
 
-    fn on_answer(&self, now: Instant, sent: Instant, number: u64) {
-        self.answered_number.fetch_max(number, Ordering::Relaxed);
+    fn on_answer(&self, now: Instant, sent: Instant) {
         let sent = self.since_epoch(sent);
         self.answered_sent.fetch_max(sent, Ordering::Relaxed);
         self.answered
@@ -85,10 +82,8 @@ impl Answers {
     }
 
     /// How many packets have been sent after the last one that is answered.
-    pub fn unanswered(&self) -> u64 {
-        let answered = self.answered_number.load(Ordering::Relaxed);
-        let sent = self.sent_number.load(Ordering::Relaxed);
-        sent.saturating_sub(answered)
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// When the last answer came.
@@ -101,7 +96,37 @@ impl Answers {
 #[derive(Debug)]
 struct Listening {
     controller: Box<dyn Controller>,
+    /// The numbers of the packets sent after the last one that is answered. Others than those that must be acknowledged
+    /// have numbers, too.
+    unanswered: VecDeque<u64>,
     answers: Arc<Answers>,
+}
+
+impl Listening {
+    fn new(controller: Box<dyn Controller>, now: Instant) -> Self {
+        Self {
+            controller,
+            unanswered: VecDeque::new(),
+            answers: Arc::new(Answers::new(now)),
+        }
+    }
+
+    fn answered(&mut self, number: u64) {
+        while self
+            .unanswered
+            .front()
+            .is_some_and(|first| *first <= number)
+        {
+            self.unanswered.pop_front();
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        self.answers
+            .unanswered
+            .store(self.unanswered.len(), Ordering::Relaxed);
+    }
 }
 
 /// Makes the congestion controllers of all paths.
@@ -110,16 +135,16 @@ pub struct Listeners(Arc<Bursts>);
 
 impl ControllerFactory for Listeners {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Listening {
-            controller: self.0.clone().build(now, current_mtu),
-            answers: Arc::new(Answers::new(now)),
-        })
+        let controller = self.0.clone().build(now, current_mtu);
+        Box::new(Listening::new(controller, now))
     }
 }
 
 impl Controller for Listening {
     fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
-        self.answers.on_sent(now, pn);
+        self.answers.on_sent(now);
+        self.unanswered.push_back(pn);
+        self.count();
         self.controller.on_packet_sent(now, bytes, pn);
     }
 
@@ -132,7 +157,8 @@ impl Controller for Listening {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.answers.on_answer(now, sent, pn);
+        self.answers.on_answer(now, sent);
+        self.answered(pn);
         self.controller
             .on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
@@ -207,6 +233,7 @@ impl Controller for Listening {
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             controller: self.controller.clone_box(),
+            unanswered: self.unanswered.clone(),
             answers: self.answers.clone(),
         })
     }
@@ -230,19 +257,35 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let answers = Answers::new(start);
         assert_eq!((answers.waiting_since(), answers.last()), (None, None));
-        answers.on_sent(at(0), 0);
-        answers.on_sent(at(10), 1);
+        answers.on_sent(at(0));
+        answers.on_sent(at(10));
         assert_eq!(answers.waiting_since(), Some(at(0)));
         // There is more to be answered, but something was.
-        answers.on_answer(at(50), at(0), 0);
+        answers.on_answer(at(50), at(0));
         assert_eq!(answers.waiting_since(), Some(at(50)));
-        answers.on_answer(at(60), at(10), 1);
-        assert_eq!((answers.waiting_since(), answers.unanswered()), (None, 0));
-        answers.on_sent(at(900), 4);
+        answers.on_answer(at(60), at(10));
+        assert_eq!(answers.waiting_since(), None);
+        answers.on_sent(at(900));
         assert_eq!(answers.waiting_since(), Some(at(900)));
         // An answer to what had been answered before.
-        answers.on_answer(at(910), at(0), 0);
+        answers.on_answer(at(910), at(0));
         assert_eq!(answers.waiting_since(), Some(at(910)));
-        assert_eq!((answers.last(), answers.unanswered()), (Some(at(910)), 3));
+        assert_eq!(answers.last(), Some(at(910)));
+    }
+
+    #[test]
+    fn what_was_sent_before_the_last_that_is_answered_is_not_counted_as_unanswered() {
+        let now = Instant::now();
+        let mut listening = Listening::new(Arc::new(Bursts::default()).build(now, 1200), now);
+        // The numbers between are those of acknowledgements.
+        for number in [3, 7, 8, 20] {
+            listening.on_packet_sent(now, 1200, number);
+        }
+        assert_eq!(listening.answers.unanswered(), 4);
+        listening.answered(7);
+        assert_eq!(listening.answers.unanswered(), 2);
+        listening.answered(20);
+        listening.answered(8);
+        assert_eq!(listening.answers.unanswered(), 0);
     }
 }

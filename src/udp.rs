@@ -219,7 +219,7 @@ mod tests {
         // RFC 5737, RFC 3849: nobody has these.
         for (host, gone) in [("127.0.0.1", "192.0.2.77"), ("::1", "2001:db8::77")] {
             let host: IpAddr = host.parse().unwrap();
-            let mut sender = Socket::bind(SocketAddr::new(host, 0)).unwrap();
+            let sender = Socket::bind(SocketAddr::new(host, 0)).unwrap();
             let receiver = Socket::bind(SocketAddr::new(host, 0)).unwrap();
             let segments = sender.segments();
             for _ in 0..3 {
