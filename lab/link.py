@@ -55,6 +55,10 @@ class Link:
         """Lose all UDP from now on."""
         self._switch.nft(_BLOCK.format(port=self._port))
 
+    def confine(self, address: str) -> None:
+        """Lose all IPv4 from now on but TCP to and from this address."""
+        self._switch.nft(_CONFINE.format(port=self._port, address=address))
+
     def part(self, other: Link) -> None:
         """Lose all IP between this link and another of the same network, in silence; each still carries all else."""
         one, two = sorted((self._number, other._number))
@@ -78,6 +82,21 @@ table netdev {port} {{
     chain outward {{
         type filter hook egress device "{port}" priority filter;
         meta l4proto udp drop
+    }}
+}}
+"""
+
+_CONFINE = """
+table netdev {port} {{
+    chain inward {{
+        type filter hook ingress device "{port}" priority filter;
+        meta protocol ip ip daddr {address} meta l4proto tcp accept
+        meta protocol ip drop
+    }}
+    chain outward {{
+        type filter hook egress device "{port}" priority filter;
+        meta protocol ip ip saddr {address} meta l4proto tcp accept
+        meta protocol ip drop
     }}
 }}
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lab.ground import LabError
@@ -30,6 +31,10 @@ class Programs:
     def enter(self) -> tuple[str, ...]:
         """What to put before a command so that it runs on this host."""
         return self._namespace.enter
+
+    def know(self, names: Path) -> None:
+        """Have programs that are started here from now on resolve the names in this file, as in /etc/hosts."""
+        self._namespace.know(names)
 
     def popen(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Start a program on this host; its output is text. `options` are those of `subprocess.Popen`."""
@@ -148,6 +153,11 @@ class Site:
         """Let no UDP in or out from now on, and no answer tell of that."""
         for link in self.links:
             link.block_udp()
+
+    def confine(self, address: str) -> None:
+        """Let nothing in or out from now on but TCP to this address, as where a proxy is the only way."""
+        for link in self.links:
+            link.confine(address)
 
     def _nat_router(self, what: str) -> Router:
         if self._router is None:
