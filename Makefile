@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 CARGO := $(shell command -v cargo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages fmt lint types layers rust bench bench-connect lab interop sim sim-report fuzz clean
+.PHONY: help demo test quick packages fmt lint types layers rust bench bench-connect lab life interop sim sim-report fuzz clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ bench-connect: $(INSTALLED) packages  ## From connect() to the answer, behind NA
 
 lab: $(INSTALLED) packages  ## Ten connections through every pair of NATs, in a table
 	$(BIN)/python -m lab.matrix --runs 10
+
+life: $(INSTALLED) packages  ## 1 GiB over one connection while everything happens to the network (two minutes)
+	$(BIN)/python -m lab.life
+	$(BIN)/python -m lab.blocked
 
 interop: $(INSTALLED) packages  ## How fast our ICE agent and others find a pair, in a table
 	$(BIN)/python -m interop

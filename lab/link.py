@@ -38,9 +38,10 @@ IDEAL = Conditions()
 class Link:
     """A cable from a namespace's interface to a switch, whose end of it is `port`."""
 
-    def __init__(self, switch: Namespace, port: str) -> None:
+    def __init__(self, switch: Namespace, number: int) -> None:
         self._switch = switch
-        self._port = port
+        self._number = number
+        self._port = f"port{number}"
 
     def cut(self) -> None:
         """Lose everything from now on, in silence: both ends go on believing in it."""
@@ -53,6 +54,20 @@ class Link:
     def block_udp(self) -> None:
         """Lose all UDP from now on."""
         self._switch.nft(_BLOCK.format(port=self._port))
+
+    def confine(self, address: str) -> None:
+        """Lose all IPv4 from now on but TCP to and from this address."""
+        self._switch.nft(_CONFINE.format(port=self._port, address=address))
+
+    def part(self, other: Link) -> None:
+        """Lose all IP between this link and another of the same network, in silence; each still carries all else."""
+        one, two = sorted((self._number, other._number))
+        self._switch.nft(_PART.format(one=one, two=two, mark_one=one + 1, mark_two=two + 1))
+
+    def rejoin(self, other: Link) -> None:
+        """Undo a parting."""
+        one, two = sorted((self._number, other._number))
+        self._switch.nft(f"delete table netdev parted_{one}_{two}")
 
     def _state(self, name: str) -> None:
         self._switch.run("bridge", "link", "set", "dev", self._port, "state", name)
@@ -67,6 +82,44 @@ table netdev {port} {{
     chain outward {{
         type filter hook egress device "{port}" priority filter;
         meta l4proto udp drop
+    }}
+}}
+"""
+
+_CONFINE = """
+table netdev {port} {{
+    chain inward {{
+        type filter hook ingress device "{port}" priority filter;
+        meta protocol ip ip daddr {address} meta l4proto tcp accept
+        meta protocol ip drop
+    }}
+    chain outward {{
+        type filter hook egress device "{port}" priority filter;
+        meta protocol ip ip saddr {address} meta l4proto tcp accept
+        meta protocol ip drop
+    }}
+}}
+"""
+
+# A mark says which port a packet came in by, also when the network's router has forwarded it. Neighbours are still
+# found, for who is not found is told of by ICMP.
+_PART = """
+table netdev parted_{one}_{two} {{
+    chain from_one {{
+        type filter hook ingress device "port{one}" priority filter;
+        meta mark set {mark_one}
+    }}
+    chain from_two {{
+        type filter hook ingress device "port{two}" priority filter;
+        meta mark set {mark_two}
+    }}
+    chain to_one {{
+        type filter hook egress device "port{one}" priority filter;
+        meta protocol {{ ip, ip6 }} meta mark {mark_two} drop
+    }}
+    chain to_two {{
+        type filter hook egress device "port{two}" priority filter;
+        meta protocol {{ ip, ip6 }} meta mark {mark_one} drop
     }}
 }}
 """
@@ -98,7 +151,7 @@ class Cables:
             self._tell({"ends": (near, far), **asdict(conditions)})
         namespace.ip(f"link set {interface} up")
         switch.ip(f"link set {port} master {bridge} up")
-        return Link(switch, port)
+        return Link(switch, number)
 
     def close(self) -> None:
         """End the process that delays."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from lab.ground import ENVIRONMENT, Ground
+
+# `ip netns exec` gives each program a mount namespace of its own, in which a file can be another one.
+_KNOWING = ("sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"')
 
 
 class Namespace:
@@ -14,9 +18,15 @@ class Namespace:
     def __init__(self, ground: Ground, name: str, *, ipv6: bool) -> None:
         self.name = name
         self.ipv6 = ipv6
-        self.enter = (*ground.enter, "ip", "netns", "exec", name)
-        """What to put before a command so that it runs here."""
         self._ground = ground
+        self._names: Path | None = None
+        self.enter = (*ground.enter, *self._inside())
+        """What to put before a command so that it runs here."""
+
+    def know(self, names: Path) -> None:
+        """Have programs that are started here from now on take this file for /etc/hosts."""
+        self._names = names
+        self.enter = (*self._ground.enter, *self._inside())
 
     def build(self) -> None:
         """Make it, with a loopback interface that is up."""
@@ -35,11 +45,15 @@ class Namespace:
 
     def run(self, *command: str, text: str = "") -> str:
         """Run a program here to its end and return its output."""
-        return self._ground.check("ip", "netns", "exec", self.name, *command, text=text)
+        return self._ground.check(*self._inside(), *command, text=text)
 
     def popen(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Start a program here; its output is text. `options` are those of `subprocess.Popen`."""
         return subprocess.Popen([*self.enter, *command], text=True, **{"env": ENVIRONMENT} | options)
+
+    def _inside(self) -> tuple[str, ...]:
+        knowing = (*_KNOWING, str(self._names)) if self._names is not None else ()
+        return ("ip", "netns", "exec", self.name, *knowing)
 
     def ip(self, *commands: str) -> None:
         """Run commands of `ip` here, all or up to the first that fails."""

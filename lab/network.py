@@ -21,6 +21,7 @@ from types import TracebackType
 from lab.ground import Ground
 from lab.link import IDEAL, Cables, Conditions
 from lab.namespace import Namespace
+from lab.roaming import Roamer
 from lab.site import Host, Site
 from lab.switch import Switch
 from quice.sim.kinds import Nat
@@ -109,6 +110,10 @@ class Lab:
         host = Host(namespace, self._internet.plug(namespace, "eth0", conditions))
         host.second_address, host.second_ipv6 = self._internet.add_address(namespace, "eth0")
         return host
+
+    def roamer(self, first: Site) -> Roamer:
+        """Add a host that can change networks; `first` is the site where it is. See `Roamer.add`."""
+        return Roamer(self._namespace(f"roamer{next(self._sites)}", ipv6=True), first)
 
     def network(self, name: str, prefix: str) -> Switch:
         """Add a network that leads nowhere else, such as a VPN, for hosts to `join`. `prefix`: its /24."""

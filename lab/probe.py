@@ -26,7 +26,7 @@ from typing import TypeVar
 import msgspec
 
 from lab.network import Lab
-from lab.site import Host
+from lab.site import Programs
 from quice.sim.kinds import Nat
 from quice.sim.nat import Hairpinning, PortAllocation
 from quice.stun import discovery
@@ -105,19 +105,19 @@ def hairpinning(address: str) -> Hairpinning:
     return Hairpinning.OFF
 
 
-def verdict(host: Host, server: str) -> Verdict:
+def verdict(host: Programs, server: str) -> Verdict:
     """What a lab's host measures at a server's address, at which `serving` is entered."""
     return msgspec.json.decode(host.run(*_PROBE, "measure", server), type=Verdict)
 
 
-def mapping_of(host: Host, server: str, port: int) -> Address:
+def mapping_of(host: Programs, server: str, port: int) -> Address:
     """Where such a server sees a port of a lab's host."""
     there, _, number = host.run(*_PROBE, "mapped", server, str(port)).strip().rpartition(":")
     return Address(there.strip("[]"), int(number))
 
 
 @contextmanager
-def serving(host: Host, address: str, other: str) -> Iterator[None]:
+def serving(host: Programs, address: str, other: str) -> Iterator[None]:
     """The probe's server on a lab's host, at two of its addresses."""
     process = host.popen(*_PROBE, "serve", address, other, stdout=subprocess.PIPE)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lab.ground import LabError
@@ -19,26 +20,21 @@ NewNamespace = Callable[..., Namespace]
 _WAN = "wan"
 
 
-class Host:
-    """A network namespace with one interface, in which programs run.
+class Programs:
+    """A network namespace, in which programs run."""
 
-    second_address, second_ipv6: other addresses, of a server. ipv6: the host's IPv6 address, if its site has IPv6.
-    """
-
-    def __init__(self, namespace: Namespace, plugged: Plugged) -> None:
+    def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace.name
-        self.address = plugged.address
-        self.ipv6 = plugged.ipv6
-        self.second_address = ""
-        self.second_ipv6: str | None = None
-        self.link = plugged.link
-        self.enter = namespace.enter
-        """What to put before a command so that it runs on this host."""
         self._namespace = namespace
 
-    def join(self, network: Switch, interface: str, conditions: Conditions = IDEAL) -> str:
-        """Give this host an interface in another network too, and return its address there."""
-        return network.join(self._namespace, interface, conditions).address
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """What to put before a command so that it runs on this host."""
+        return self._namespace.enter
+
+    def know(self, names: Path) -> None:
+        """Have programs that are started here from now on resolve the names in this file, as in /etc/hosts."""
+        self._namespace.know(names)
 
     def popen(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Start a program on this host; its output is text. `options` are those of `subprocess.Popen`."""
@@ -47,6 +43,25 @@ class Host:
     def run(self, *command: str) -> str:
         """Run a program on this host to its end and return its output; raises `LabError` when it fails."""
         return self._namespace.run(*command)
+
+
+class Host(Programs):
+    """A host with one interface.
+
+    second_address, second_ipv6: other addresses, of a server. ipv6: the host's IPv6 address, if its site has IPv6.
+    """
+
+    def __init__(self, namespace: Namespace, plugged: Plugged) -> None:
+        super().__init__(namespace)
+        self.address = plugged.address
+        self.ipv6 = plugged.ipv6
+        self.second_address = ""
+        self.second_ipv6: str | None = None
+        self.link = plugged.link
+
+    def join(self, network: Switch, interface: str, conditions: Conditions = IDEAL) -> str:
+        """Give this host an interface in another network too, and return its address there."""
+        return network.join(self._namespace, interface, conditions).address
 
 
 class Site:
@@ -124,10 +139,25 @@ class Site:
         for link in self.links:
             link.restore()
 
+    def part(self, other: Site) -> None:
+        """Let nothing through to another site, nor from it, in silence; both still reach all others."""
+        for one, two in itertools.product(self.links, other.links):
+            one.part(two)
+
+    def rejoin(self, other: Site) -> None:
+        """Undo a parting."""
+        for one, two in itertools.product(self.links, other.links):
+            one.rejoin(two)
+
     def block_udp(self) -> None:
         """Let no UDP in or out from now on, and no answer tell of that."""
         for link in self.links:
             link.block_udp()
+
+    def confine(self, address: str) -> None:
+        """Let nothing in or out from now on but TCP to this address, as where a proxy is the only way."""
+        for link in self.links:
+            link.confine(address)
 
     def _nat_router(self, what: str) -> Router:
         if self._router is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import signal
@@ -13,12 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.link import IDEAL, Conditions
 from lab.network import Lab
 from lab.site import Host
 from quice.sim.kinds import Nat
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 QUICE = (sys.executable, "-c", "from quice.cli import main; main()")
 Event = dict[str, Any]
@@ -46,33 +50,36 @@ class StoryError(RuntimeError):
     """A command did not do what the story needs; the text has its error."""
 
 
-class Command:
-    """A running `quice` command with --json; a context manager that ends it."""
+class Program:
+    """A running program that prints its events, a JSON object a line; a context manager that ends it."""
 
-    def __init__(self, machine: Machine, *arguments: str) -> None:
-        self.name = f"quice {arguments[0]}"
+    def __init__(self, machine: Machine, name: str, *command: str) -> None:
+        self.name = name
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed on exit, as the process is
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._process = machine.popen(
-            *QUICE, *arguments, "--json", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr
-        )
-        # A thread reads, so that a command to which nobody listens just now does not wait for its pipe.
+        pipe = subprocess.PIPE
+        self._process = machine.popen(*command, stdin=pipe, stdout=pipe, stderr=self._stderr)
+        # A thread reads, so that a program to which nobody listens just now does not wait for its pipe.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Command:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._process.poll() is None:
             self._process.terminate()
+            self._process.send_signal(signal.SIGCONT)
         try:
             self._process.wait(_EXIT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._reader.join()
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
         self._stderr.close()
 
@@ -85,10 +92,32 @@ class Command:
                 raise StoryError(f"{self.name} hangs: no event for {_SILENCE:g} s{self._said()}") from None
             if line is None:
                 return
+            yield self._parsed(line)
+
+    def heard(self) -> Iterator[Event]:
+        """What it has printed by now. Raises `StoryError` once it has ended."""
+        while True:
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                raise StoryError(f"{self.name} prints what is not JSON: {line.strip()}") from None
+                line = self._lines.get_nowait()
+            except queue.Empty:
+                return
+            if line is None:
+                raise StoryError(f"{self.name} ended with status {self.status()}{self._said()}")
+            yield self._parsed(line)
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it without a word to anybody."""
+        self._process.kill()
+        self._process.wait()
 
     def wait_for(self, name: str) -> Event:
         """The next event of this name. Raises `StoryError` for an error, or an end, that comes first."""
@@ -111,6 +140,13 @@ class Command:
         if self.status() != 0:
             raise StoryError(f"{self.name} ended with status {self.status()}{self._said()}")
 
+    def _parsed(self, line: str) -> Event:
+        try:
+            event: Event = json.loads(line)
+        except json.JSONDecodeError:
+            raise StoryError(f"{self.name} prints what is not JSON: {line.strip()}") from None
+        return event
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -122,6 +158,13 @@ class Command:
         self._stderr.seek(0)
         lines = self._stderr.read().strip().splitlines()
         return f": {lines[-1]}" if lines else ""
+
+
+class Command(Program):
+    """A running `quice` command."""
+
+    def __init__(self, machine: Machine, *arguments: str) -> None:
+        super().__init__(machine, f"quice {arguments[0]}", *QUICE, *arguments, "--json")
 
 
 @dataclass

@@ -40,23 +40,34 @@ class Switch:
     def plug(self, namespace: Namespace, interface: str, conditions: Conditions) -> Plugged:
         """Give a namespace an interface here, with addresses and the default route."""
         plugged = self.join(namespace, interface, conditions)
-        namespace.ip(*self._default_routes(ipv6=plugged.ipv6 is not None))
+        namespace.ip(*self.default_routes(ipv6=plugged.ipv6 is not None))
         return plugged
 
     def join(self, namespace: Namespace, interface: str, conditions: Conditions) -> Plugged:
         """Give a namespace an interface here, with addresses, but leave its default route as it is."""
-        link = self._cables.lay(namespace, interface, self.router, self._bridge, conditions)
-        return Plugged(link, *self.add_address(namespace, interface))
+        return Plugged(self.lay(namespace, interface, conditions), *self.add_address(namespace, interface))
+
+    def lay(self, namespace: Namespace, interface: str, conditions: Conditions) -> Link:
+        """Give a namespace an interface here, without an address."""
+        return self._cables.lay(namespace, interface, self.router, self._bridge, conditions)
 
     def add_address(self, namespace: Namespace, interface: str) -> tuple[str, str | None]:
         """Give an interface that is plugged in more addresses, and return them: IPv4, and IPv6 if both have that."""
-        number = next(self._numbers)
-        address, ipv6 = f"{self._prefix}.{number}", None
-        namespace.ip(f"addr add {address}/24 dev {interface}")
-        if self._prefix_v6 and namespace.ipv6:
-            ipv6 = f"{self._prefix_v6}::{number}"
-            namespace.ip(f"addr add {ipv6}/64 dev {interface}")
+        address, ipv6 = self.new_addresses()
+        if not namespace.ipv6:
+            ipv6 = None
+        namespace.ip(*(f"addr add {assigned}" for assigned in self.assignments(interface, address, ipv6)))
         return address, ipv6
+
+    def new_addresses(self) -> tuple[str, str | None]:
+        """Addresses that nobody here has yet: IPv4, and IPv6 if there is that."""
+        number = next(self._numbers)
+        return f"{self._prefix}.{number}", f"{self._prefix_v6}::{number}" if self._prefix_v6 else None
+
+    def assignments(self, interface: str, *addresses: str | None) -> list[str]:
+        """What `ip addr` wants to be told of an interface's addresses here."""
+        length = {True: 64, False: 24}
+        return [f"{address}/{length[':' in address]} dev {interface}" for address in addresses if address]
 
     def replace_address(self, namespace: Namespace, interface: str, old: str) -> str:
         """Give an interface a new IPv4 address for its old one."""
@@ -65,10 +76,11 @@ class Switch:
         namespace.ip(
             f"addr del {old}/24 dev {interface}",
             f"addr add {address}/24 dev {interface}",
-            *self._default_routes(ipv6=False),
+            *self.default_routes(ipv6=False),
         )
         return address
 
-    def _default_routes(self, *, ipv6: bool) -> list[str]:
-        routes = [f"route add default via {self._prefix}.1"]
-        return [*routes, f"route add default via {self._prefix_v6}::1"] if ipv6 else routes
+    def default_routes(self, *, ipv4: bool = True, ipv6: bool) -> list[str]:
+        """Commands of `ip` by which all that is not here goes by this network's router, and no longer another way."""
+        wanted = ((ipv4, f"{self._prefix}.1"), (ipv6, f"{self._prefix_v6}::1"))
+        return [f"route replace default via {gateway}" for has, gateway in wanted if has]
