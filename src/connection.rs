@@ -14,6 +14,7 @@ use noq_proto::{
 use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
+use crate::moves::{Ends, Move};
 use crate::nat::Probes;
 use crate::path::{PathLoss, Paths};
 use crate::reassembly::Reassembly;
@@ -126,8 +127,11 @@ pub struct Connection {
     pub initial_id: Option<ConnectionId>,
     pub paths: Paths,
     pub probes: Probes,
-    /// To this address, where to send from until noq has learnt it from the peer's answers.
-    pub first_local: Option<(SocketAddr, IpAddr)>,
+    /// To these addresses, where to send from until noq has learnt it from the peer's answers.
+    pub first_local: Vec<Ends>,
+    pub moved: Option<Move>,
+    /// From which of our addresses what is sent really leaves, by noq's idea of it.
+    pub relocated: Vec<(IpAddr, IpAddr)>,
     /// No longer counted among the handshakes under way.
     pub handshake_over: bool,
     pub drained: bool,
@@ -160,7 +164,9 @@ impl Connection {
             initial_id: None,
             paths: Paths::new(watch),
             probes: Probes::default(),
-            first_local: None,
+            first_local: Vec::new(),
+            moved: None,
+            relocated: Vec::new(),
             handshake_over: false,
             drained: false,
         };
@@ -195,7 +201,7 @@ impl Connection {
                 }
                 QuicEvent::DatagramsUnblocked => self.events.push(Event::DatagramsUnblocked),
                 QuicEvent::Path(event) => {
-                    let event = self.on_path_event(event);
+                    let event = self.on_path_event(now, event);
                     self.events.extend(event);
                 }
                 QuicEvent::NatTraversal(NatEvent::AddressAdded(address)) => {
@@ -350,10 +356,13 @@ impl Connection {
 
     /// The address to send from to `remote`, which noq does not know yet.
     pub fn first_local(&self, remote: SocketAddr) -> Option<IpAddr> {
-        let (_, local) = self.first_local.filter(|(to, _)| *to == remote)?;
-        let first = self.quic.network_path(PathId::ZERO).ok()?;
+        let (_, local) = self.first_local.iter().find(|(to, _)| *to == remote)?;
         // Once it does, whatever names no address is something else, such as a probe.
-        first.local_ip().is_none().then_some(local)
+        let unknown = self.quic.paths().into_iter().any(|path| {
+            let path = self.quic.network_path(path);
+            path.is_ok_and(|path| path.remote() == remote && path.local_ip().is_none())
+        });
+        unknown.then_some(*local)
     }
 
     pub fn take_events(&mut self) -> Vec<Event> {

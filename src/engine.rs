@@ -17,6 +17,7 @@ use crate::answers::Listeners;
 use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
+use crate::moves::{Move, Moves};
 use crate::race::Races;
 use crate::route::Routes;
 use crate::seeded::Seeded;
@@ -88,6 +89,7 @@ pub struct Engine {
     made: u64,
     handshaking: usize,
     races: Races,
+    pub moves: Moves,
     unsettled: VecDeque<ConnectionHandle>,
     /// How often the first of `unsettled` has transmitted in its turn.
     turn: usize,
@@ -149,6 +151,7 @@ impl Engine {
             made: 0,
             handshaking: 0,
             races: Races::default(),
+            moves: Moves::default(),
             unsettled: VecDeque::new(),
             turn: 0,
             deadlines: BTreeSet::new(),
@@ -166,7 +169,11 @@ impl Engine {
         if attempt.race.is_some_and(|race| self.races.is_won(race)) {
             return Err(ConnectError::RaceWon);
         }
-        let Attempt { remote, peer, .. } = attempt;
+        let Attempt { peer, .. } = attempt;
+        let moved = self.moves.of(attempt.remote, attempt.local);
+        let (remote, local) = moved.map_or((attempt.remote, attempt.local), |moved| {
+            (moved.known.0, Some(moved.known.1))
+        });
         let name = peer.map_or_else(|| attempt.name.to_owned(), server_name);
         let crypto = self
             .credentials
@@ -185,7 +192,8 @@ impl Engine {
             .map_err(ConnectError::Quic)?;
         let id = self.adopt(handle, quic);
         if let Some(connection) = self.connection(id) {
-            connection.first_local = attempt.local.map(|local| (remote, local));
+            connection.first_local = local.map(|local| (remote, local)).into_iter().collect();
+            connection.moved = moved;
             connection.race = attempt.race;
         }
         if let Some(race) = attempt.race {
@@ -221,7 +229,7 @@ impl Engine {
         self.find(id)
     }
 
-    fn find(&mut self, id: u64) -> Option<&mut Connection> {
+    pub fn find(&mut self, id: u64) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(handle(id).0)?.as_deref_mut()?;
         (connection.id == id).then_some(connection)
     }
@@ -235,6 +243,12 @@ impl Engine {
             self.unsettle(handle(id));
         }
         tell
+    }
+
+    /// Whether a connection follows this move.
+    pub fn follows(&self, moved: Move) -> bool {
+        let mut connections = self.connections.iter().flatten();
+        connections.any(|connection| connection.moved == Some(moved))
     }
 
     pub fn connection_ids(&self) -> Vec<u64> {
@@ -318,20 +332,30 @@ impl Engine {
         data: BytesMut,
     ) {
         let mut response = Vec::new();
+        let moved = self.moves.inward(path);
+        let path = moved.map_or(path, |moved| moved.known_path());
         match self.endpoint.handle(now, path, ecn, data, &mut response) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
+                    connection.moved = connection.moved.or(moved);
                     connection.handle_event(now, event);
                     self.decide_race(now, handle);
                     self.unsettle(handle);
                 }
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.answer(now, incoming, response),
-            Some(DatagramEvent::Response(transmit)) => {
-                self.responses.push_back((transmit, response));
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                self.answer(now, incoming, response, moved);
             }
+            Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response, moved),
             None => {}
         }
+    }
+
+    fn respond(&mut self, mut transmit: Transmit, response: Vec<u8>, moved: Option<Move>) {
+        if let Some(moved) = moved {
+            moved.outward(&mut transmit);
+        }
+        self.responses.push_back((transmit, response));
     }
 
     /// Close the other attempts of a race when this one has just been established. Nothing has been transmitted
@@ -355,10 +379,16 @@ impl Engine {
         }
     }
 
-    fn answer(&mut self, now: Instant, incoming: Incoming, mut response: Vec<u8>) {
+    fn answer(
+        &mut self,
+        now: Instant,
+        incoming: Incoming,
+        mut response: Vec<u8>,
+        moved: Option<Move>,
+    ) {
         if self.handshaking >= RETRY_FROM && incoming.may_retry() {
             if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
-                self.responses.push_back((transmit, response));
+                self.respond(transmit, response, moved);
             }
             return;
         }
@@ -368,11 +398,12 @@ impl Engine {
                 let id = self.adopt(handle, quic);
                 if let Some(connection) = self.find(id) {
                     connection.initial_id = Some(initial_id);
+                    connection.moved = moved;
                 }
             }
             Err(error) => {
                 if let Some(transmit) = error.response {
-                    self.responses.push_back((transmit, response));
+                    self.respond(transmit, response, moved);
                 }
             }
         }
@@ -434,6 +465,7 @@ impl Engine {
                 let first_local = || connection.first_local(transmit.destination);
                 transmit.src_ip = transmit.src_ip.or_else(first_local);
                 let leaves = connection.may_leave(now, &mut transmit);
+                connection.outward(&mut transmit);
                 self.turn += 1;
                 if self.turn >= TURN {
                     self.next_turn(true);
@@ -496,6 +528,7 @@ impl Engine {
         if !handshaking && !std::mem::replace(&mut connection.handshake_over, true) {
             self.handshaking -= 1;
         }
+        let (race, moved) = (connection.race, connection.moved);
         let deadline = connection.next_timeout().filter(|_| !drained);
         if deadline != connection.deadline {
             if let Some(old) = connection.deadline {
@@ -507,11 +540,16 @@ impl Engine {
             connection.deadline = deadline;
         }
         if drained {
-            if let Some(race) = connection.race {
+            if let Some(race) = race {
                 self.races.leave(race, id);
             }
             self.connections[handle.0] = None;
+            if let Some(moved) = moved {
+                self.forget_move(moved);
+            }
             self.events.push((id, Event::Drained));
+        } else if moved.is_some() {
+            self.end_move(id);
         }
     }
 

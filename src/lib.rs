@@ -14,6 +14,7 @@ mod demux;
 mod driver;
 mod engine;
 mod guardian;
+mod moves;
 mod nat;
 mod path;
 #[cfg(feature = "python")]

@@ -144,7 +144,7 @@ impl Connection {
     }
 
     /// Note what happened to a path; returns what the layer above must know of it.
-    pub fn on_path_event(&mut self, event: PathEvent) -> Option<Event> {
+    pub fn on_path_event(&mut self, now: Instant, event: PathEvent) -> Option<Event> {
         match event {
             PathEvent::Established { id, .. } => {
                 self.paths.validated.insert(id);
@@ -158,7 +158,7 @@ impl Connection {
                 self.paths.wanted.remove(&id);
                 self.paths.abandoned.insert(id);
                 let loss = PathLoss::from(reason);
-                if loss == PathLoss::TimedOut {
+                if loss == PathLoss::TimedOut || self.is_in_question(now, id) {
                     self.paths.failed.insert(id);
                 }
                 Some(Event::PathLost(id, loss))

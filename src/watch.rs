@@ -313,6 +313,28 @@ impl Connection {
         }
     }
 
+    /// A path goes on elsewhere: what was silent before says nothing of it.
+    pub fn pardon(&mut self, path: PathId) {
+        if let Some(seen) = self.paths.watch.paths.get_mut(&path) {
+            seen.spoke_again = None;
+            seen.convicted = None;
+        }
+    }
+
+    /// For how long something has waited for an answer, on whatever path, while none has come on any.
+    pub fn silence(&self, now: Instant) -> Duration {
+        let answers: Vec<_> = self
+            .open_paths()
+            .into_iter()
+            .filter_map(|path| Answers::of(&self.quic, path))
+            .collect();
+        let waiting = answers.iter().filter_map(|path| path.waiting_since()).max();
+        let answered = answers.iter().filter_map(|path| path.last()).max();
+        waiting.map_or(Duration::ZERO, |since| {
+            now.saturating_duration_since(answered.map_or(since, |time| time.max(since)))
+        })
+    }
+
     /// How long a path may be silent.
     fn patience(&self, path: PathId) -> Duration {
         let rtt = self.quic.rtt(path).unwrap_or_default();
@@ -329,6 +351,13 @@ impl Connection {
     fn answer_time(&self, path: PathId) -> Duration {
         let rtt = self.quic.rtt(path).unwrap_or_default();
         5 * rtt / 4 + LONGEST_ACK_DELAY
+    }
+
+    /// Whether a path has been silent for longer than it should, be it given up for that or not.
+    pub fn is_in_question(&self, now: Instant, path: PathId) -> bool {
+        let answers = Answers::of(&self.quic, path);
+        let since = answers.and_then(|answers| answers.waiting_since());
+        since.is_some_and(|since| now >= since + self.question_after(path))
     }
 
     /// Since when an answer is due on a path: to what was sent, or as the validation of a new path.

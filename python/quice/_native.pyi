@@ -250,6 +250,22 @@ class Connection:
         `Event.PathOpened` follows on both sides when it is validated, or `Event.PathLost`. Raises `PathRefused`, and
         `ValueError` for addresses between which there can be no path."""
 
+    def move_path(self, path: int, remote: Address, local: str) -> None:
+        """Let a path go on between other ends, which checks have found to reach each other, and close all others; the
+        engine goes on as if nothing had changed. For a path that has been silent: what was lost shows at once. Raises
+        `PathRefused` when there is no such path, and `ConnectionGone`."""
+
+    def relocate_path(self, path: int, local: str) -> None:
+        """As the server: send from another address on this path from now on, for the one that it had is gone. Raises
+        `PathRefused` when there is no such path, and `ConnectionGone`."""
+
+    def silence(self) -> float:
+        """For how many seconds something has waited for an answer, on any path, while none has come on any; 0 when
+        nothing waits. Raises `ConnectionGone`."""
+
+    def nudge(self) -> None:
+        """After a silence: send at once what would wait for the next probe timeout. Raises `ConnectionGone`."""
+
     def set_path_status(self, path: int, *, backup: bool) -> None:
         """Send data over a path, or as a backup only while no validated path is available. With several available
         ones, the failure of one costs seconds instead of less than one. The peer is told, with

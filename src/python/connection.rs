@@ -289,6 +289,50 @@ impl PyConnection {
         })
     }
 
+    /// Let a path go on between other ends, and close all others.
+    fn move_path(&self, path: u32, remote: HostPort, local: &str) -> PyResult<()> {
+        let actual = (parse(&remote)?, host_ip(local)?);
+        self.with_state(|state| {
+            let now = state.now();
+            found(state, self.id)?;
+            if state.engine.move_path(now, self.id, path.into(), actual) {
+                Ok(())
+            } else {
+                Err(PathRefused::new_err("there is no such path"))
+            }
+        })
+    }
+
+    /// For how many seconds something has waited for an answer while none has come.
+    fn silence(&self) -> PyResult<f64> {
+        self.with_state(|state| {
+            let now = state.now();
+            Ok(found(state, self.id)?.silence(now).as_secs_f64())
+        })
+    }
+
+    /// As the server: send from another address on this path.
+    fn relocate_path(&self, path: u32, local: &str) -> PyResult<()> {
+        let local = host_ip(local)?;
+        self.with_state(|state| {
+            let now = state.now();
+            if found(state, self.id)?.relocate(now, path.into(), local) {
+                Ok(())
+            } else {
+                Err(PathRefused::new_err("there is no such path"))
+            }
+        })
+    }
+
+    /// After a silence: send at once what would wait for the next probe timeout.
+    fn nudge(&self) -> PyResult<()> {
+        self.with_state(|state| {
+            let now = state.now();
+            found(state, self.id)?.nudge(now);
+            Ok(())
+        })
+    }
+
     /// Prefer other paths to this one, or not.
     #[pyo3(signature = (path, *, backup))]
     fn set_path_status(&self, path: u32, backup: bool) -> PyResult<()> {
@@ -370,6 +414,7 @@ impl PyConnection {
                 };
                 let remote = tuple.remote();
                 let local_ip = tuple.local_ip().or_else(|| connection.first_local(remote));
+                let (remote, local_ip) = connection.seen(remote, local_ip);
                 let is_backup = connection.quic.path_status(path) == Ok(PathStatus::Backup);
                 let is_validated = connection.is_path_validated(path);
                 let port = state.local_port(local_ip, remote);
