@@ -62,10 +62,16 @@ def named(host: str, port: int) -> Proxy | None:
 
     None where NO_PROXY excludes the host, or it is this machine. Raises `ProxyError`.
     """
+    url = named_url(host, port)
+    return Proxy.parse(url) if url is not None else None
+
+
+def named_url(host: str, port: int) -> str | None:
+    """The same, as it is written."""
     url = getproxies().get("https")
     if not url or _LOOPBACK.fullmatch(host.lower()) or proxy_bypass(f"{host}:{port}"):
         return None
-    return Proxy.parse(url)
+    return url
 
 
 class Answer:

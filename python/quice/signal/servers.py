@@ -12,7 +12,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.uri import parse_uri
 
+from quice import proxy
 from quice.errors import ServerUnreachableError
+from quice.machine import System, this_machine
 from quice.signal import protocol
 from quice.signal.protocol import Challenge, ProtocolDecodeError
 
@@ -54,6 +56,16 @@ async def reach(urls: Iterable[str], known: Mapping[str, Greeting]) -> Greeting:
 
 
 def _server(url: str, known: Greeting | None) -> Attempt:
+    try:
+        uri = parse_uri(url)
+    except (WebSocketException, ValueError) as error:
+        raise ServerUnreachableError(url, str(error)) from error
+    # The environment is that of the real machine. A simulated one has none.
+    by = proxy.named_url(uri.host, uri.port) if isinstance(this_machine(), System) else None
+    if by is not None:
+        # It knows names that are none here.
+        return _address(url, uri.host, (), by)
+
     async def ask() -> Greeting:
         hosts = await _resolve(url)
         return await _first([_address(url, host, hosts) for host in hosts], _ADDRESS_HEAD_START)
@@ -65,9 +77,9 @@ def _server(url: str, known: Greeting | None) -> Attempt:
     return ask if known is None else remember
 
 
-def _address(url: str, host: str, hosts: tuple[str, ...]) -> Attempt:
+def _address(url: str, host: str, hosts: tuple[str, ...], by: str | None = None) -> Attempt:
     async def attempt() -> Greeting:
-        websocket = await _open(url, host)
+        websocket = await _open(url, host, by)
         challenge = await answer_of(url, websocket)
         if not isinstance(challenge, Challenge) or challenge.version != protocol.VERSION:
             websocket.transport.abort()
@@ -77,14 +89,13 @@ def _address(url: str, host: str, hosts: tuple[str, ...]) -> Attempt:
     return attempt
 
 
-async def _open(url: str, host: str) -> ClientConnection:
+async def _open(url: str, host: str, by: str | None) -> ClientConnection:
     try:
-        # The environment's proxies are for browsing; one that is in the way of the server is not expected.
         return await connect(
             url,
-            host=host,
+            host=host if by is None else None,
             compression=None,
-            proxy=None,
+            proxy=by,
             max_size=protocol.MAX_FRAME,
             open_timeout=ANSWER_TIMEOUT,
             close_timeout=CLOSE_TIMEOUT,
