@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quice.relaying import RelayServer
-
 from bench.certificate import make
 from lab.ground import ENVIRONMENT, LabError, available
 from lab.link import Conditions
@@ -32,6 +30,7 @@ from lab.servers import SECRET, Server, coturn, rendezvous
 from lab.site import Host
 from lab.story import Program, StoryError, exit_on_sigterm
 from quice import Candidate, CandidateKind, Connection, Endpoint, PeerId
+from quice.relaying import RelayServer
 from quice.sim.kinds import Nat
 from quice.turn import time_limited
 

@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 
 from blake3 import blake3
-from quice.policy import Policy
 
 from quice import Connection, Endpoint, Path, PeerId, Stream, TransportConfig
+from quice.policy import Policy
 
 ALPN = "streaming/1"
 BLOCK = 1 << 16

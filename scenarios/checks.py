@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from quice import Checks, Connection, Endpoint
 from quice.errors import ConnectError
 from quice.server import Server
+from quice.server.relay import NO_RELAY
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
@@ -148,7 +149,7 @@ async def _trial(there: Place, checks: Checks, seed: int) -> Trial:
     one, two = there.machines
     async with contextlib.AsyncExitStack() as stack:
         with there.server:
-            service = await stack.enter_async_context(Server())
+            service = await stack.enter_async_context(Server(relay=NO_RELAY))
         with two:
             far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN], checks=checks))
         with one:

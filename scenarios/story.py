@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from quice import Connection, Endpoint, Error
 from quice.ice import PairReport, PairState, Report
 from quice.server import Server
+from quice.server.relay import NO_RELAY
 from quice.signal.messages import Establish
 from quice.sim.host import Host
 from quice.sim.packet import Fate, Passage, Protocol
@@ -89,7 +90,7 @@ async def connect(
     outcome = Outcome()
     async with contextlib.AsyncExitStack() as stack:
         with server:
-            service = await stack.enter_async_context(Server())
+            service = await stack.enter_async_context(Server(relay=NO_RELAY))
         with two:
             far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
             outcome.alive.append(weakref.ref(far))

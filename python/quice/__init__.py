@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from quice.ice import Candidate, CandidateKind, ExternalAddress
     from quice.identity import Identity, PeerId
     from quice.path import Path, PathChanged, PathClosed, PathEvent, PathKind, PathOpened, PathStatusChanged
+    from quice.policy import Policy
+    from quice.relaying import RelayServer
     from quice.stream import Stream
 
 # Where each name is. It is imported when it is asked for: pytest loads `quice.sim.pytest_plugin`, and so this package,
@@ -37,6 +39,8 @@ _MODULES = {
     "PathOpened": "path",
     "PathStatusChanged": "path",
     "PeerId": "identity",
+    "Policy": "policy",
+    "RelayServer": "relaying",
     "Stream": "stream",
     "TransportConfig": "config",
 }
@@ -60,6 +64,8 @@ __all__ = [
     "PathOpened",
     "PathStatusChanged",
     "PeerId",
+    "Policy",
+    "RelayServer",
     "Stream",
     "TransportConfig",
 ]

@@ -19,19 +19,19 @@ from quice import _native
 from quice.checks import Checks
 from quice.config import TransportConfig
 from quice.discovery import Discovery
+from quice.discovery import Event as DiscoveryEvent
+from quice.hearing import Hearing
 from quice.ice import Candidate, CandidateKind, CandidatePair, PairState
 from quice.ice.controlling import NOMINATION_PATIENCE
 from quice.ice.preference import Preference, is_promising
 from quice.paths import PathKeeper, PathObserver, unheard
-from quice.pump import Pump
+from quice.surroundings import Surroundings
 from quice.wire import Address
 
 _PAUSES = (5.0, 10.0, 20.0, 40.0)
 """Seconds between rounds that find nothing better. One lasts four."""
 _LEAST_PAUSE = 0.05
 """Seconds between two rounds at least, however often the peer names other addresses."""
-_RENEWAL = 20.0
-"""Seconds after which addresses that are ours no more are taken back: what `Discovery` does not tell by itself."""
 _PROBATION = 2.0
 """Seconds after a move for which the paths left, and others, stay as backups: until the new one has proven itself, and
 what the round still finds does not open them again."""
@@ -56,10 +56,10 @@ class Improvement(Protocol):
     def configured(self, config: TransportConfig) -> TransportConfig:
         """The settings that it needs."""
 
-    def lead(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> PathObserver | None:
+    def lead(self, native: _native.Connection, surroundings: Surroundings) -> PathObserver | None:
         """Begin, as the client of the connection. None when the peer does not take part."""
 
-    def follow(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> PathObserver | None:
+    def follow(self, native: _native.Connection, surroundings: Surroundings) -> PathObserver | None:
         """Likewise as the server."""
 
 
@@ -70,7 +70,7 @@ class NoImprovement:
         """See `Improvement`."""
         return config
 
-    def lead(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> PathObserver | None:
+    def lead(self, native: _native.Connection, surroundings: Surroundings) -> PathObserver | None:
         """See `Improvement`."""
         return None
 
@@ -84,13 +84,13 @@ class Challenging:
         """See `Improvement`."""
         return dataclasses.replace(config, nat_traversal=True)
 
-    def lead(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> PathObserver | None:
+    def lead(self, native: _native.Connection, surroundings: Surroundings) -> PathObserver | None:
         """See `Improvement`."""
-        return Challenger(native, pump, discovery) if _is_spoken(native) else None
+        return Challenger(native, surroundings) if _is_spoken(native) else None
 
-    def follow(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> PathObserver | None:
+    def follow(self, native: _native.Connection, surroundings: Surroundings) -> PathObserver | None:
         """See `Improvement`."""
-        return Challenged(native, pump, discovery) if _is_spoken(native) else None
+        return Challenged(native, surroundings) if _is_spoken(native) else None
 
 
 IMPROVEMENTS: dict[Checks, Improvement] = {Checks.STUN: NoImprovement(), Checks.QUIC: Challenging()}
@@ -124,14 +124,12 @@ class Naming:
 class Challenged:
     """The server's part: it names its addresses. The engine answers challenges, and probes when the client asks."""
 
-    def __init__(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> None:
+    def __init__(self, native: _native.Connection, surroundings: Surroundings) -> None:
         self.on_ranked = unheard
+        self._discovery = discovery = surroundings.discovery
         self._naming = Naming(native, discovery)
-        self._pump = pump
-        self._discovery = discovery
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        discovery.listen(self._on_candidate)
+        self._pump = surroundings.pump
+        discovery.listen(self._on_discovery)
         self._renew()
 
     def on_opened(self, path: int) -> None:
@@ -145,35 +143,30 @@ class Challenged:
 
     def close(self) -> None:
         """See `PathObserver`."""
-        self._discovery.unlisten(self._on_candidate)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._discovery.unlisten(self._on_discovery)
 
-    def _on_candidate(self, candidate: Candidate | None) -> None:
+    def _on_discovery(self, event: DiscoveryEvent) -> None:
         self._renew()
 
     def _renew(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         with contextlib.suppress(_native.ConnectionGone):
             if self._naming.renew():
                 self._pump.wake()
-            self._timer = self._loop.call_later(_RENEWAL, self._renew)
 
 
 class Rounds:
     """Has both sides probe each other's addresses: when there is something new, and a few times more."""
 
-    def __init__(self, native: _native.Connection, pump: Pump, discovery: Discovery, naming: Naming) -> None:
+    def __init__(self, native: _native.Connection, surroundings: Surroundings, naming: Naming) -> None:
         self._native = native
-        self._pump = pump
-        self._discovery = discovery
+        self._pump = surroundings.pump
+        self._discovery = discovery = surroundings.discovery
         self._naming = naming
         self._loop = asyncio.get_running_loop()
         self._pauses: Iterator[float] = iter(())
         self._last = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
-        discovery.listen(self._on_candidate)
+        discovery.listen(self._on_discovery)
 
     def start(self) -> None:
         """Begin a round, and more of them until `stop`."""
@@ -189,10 +182,10 @@ class Rounds:
 
     def close(self) -> None:
         """The connection is over."""
-        self._discovery.unlisten(self._on_candidate)
+        self._discovery.unlisten(self._on_discovery)
         self.stop()
 
-    def _on_candidate(self, candidate: Candidate | None) -> None:
+    def _on_discovery(self, event: DiscoveryEvent) -> None:
         self.start()
 
     def _next_at(self, when: float) -> None:
@@ -219,16 +212,17 @@ class Rounds:
 class Challenger:
     """The client's part: it moves to what rounds have found, if that is better. Implements `ConnectivityChecks`."""
 
-    def __init__(self, native: _native.Connection, pump: Pump, discovery: Discovery) -> None:
+    def __init__(self, native: _native.Connection, surroundings: Surroundings) -> None:
         self._native = native
-        self._pump = pump
+        self._surroundings = surroundings
         self._loop = asyncio.get_running_loop()
         self.on_ranked = unheard
-        self._naming = Naming(native, discovery)
-        self._rounds = Rounds(native, pump, discovery, self._naming)
+        self._naming = Naming(native, surroundings.discovery)
+        self._rounds = Rounds(native, surroundings, self._naming)
         self._known: list[CandidatePair] = []
         # Once there is a second path: before there is no choice, nor is it known where packets leave from.
         self._keeper: PathKeeper | None = None
+        self._hearing: Hearing | None = None
         self._preference = Preference()
         self._moved_at = float("-inf")
         self._opened: dict[int, float] = {}
@@ -255,7 +249,8 @@ class Challenger:
                     # Given up at the same time: what is left needs no keeper.
                     return
                 first = self._pair_between(*ends[_FIRST_PATH])
-                self._keeper = PathKeeper(self._native, self._pump, first, self)
+                self._hearing = Hearing(self._native, self._surroundings.pump, self._on_tick)
+                self._keeper = PathKeeper(self._native, self._surroundings, first, self, self._hearing)
                 self._keeper.on_ranked = self.on_ranked
             if path in ends and self._keeper.pair_of(path) is None:
                 self._keeper.compare(path, self._pair_between(*ends[path]))
@@ -279,8 +274,14 @@ class Challenger:
         self._rounds.close()
         if self._keeper is not None:
             self._keeper.close()
+        if self._hearing is not None:
+            self._hearing.close()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _on_tick(self) -> None:
+        if self._keeper is not None:
+            self._keeper.on_tick()
 
     def _pair_between(self, local: Address, remote: Address) -> CandidatePair:
         """The pair of a path that is validated."""
@@ -320,7 +321,7 @@ class Challenger:
         for path in keeper.compared:
             with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
                 self._native.ping_path(path)
-        self._pump.wake()
+        self._surroundings.pump.wake()
 
     def _move(self, pair: CandidatePair, now: float, keeper: PathKeeper) -> None:
         self._moved_at = now
@@ -362,13 +363,20 @@ def _is_spoken(native: _native.Connection) -> bool:
 
 def _nameable(candidates: list[Candidate]) -> list[Address]:
     """The addresses to name, the most promising first. Half of them may be public ones, for many interfaces must not
-    push them out. Link-local IPv6 addresses are none, for the frames can't say on which link."""
-    usable = [each for each in candidates if not (":" in each.address.host and each.address.ip.is_link_local)]
+    push them out."""
+    usable = [each for each in candidates if _is_nameable(each)]
     usable.sort(key=lambda candidate: -candidate.priority)
     host = [each.address for each in usable if each.kind is CandidateKind.HOST]
     other = [each.address for each in usable if each.kind is not CandidateKind.HOST]
     some = host[: max(_MOST_NAMED // 2, _MOST_NAMED - len(other))]
     return list(dict.fromkeys(some + other))[:_MOST_NAMED]
+
+
+def _is_nameable(candidate: Candidate) -> bool:
+    """Not an IPv6 link-local one, for the frames can't say on which link, nor a relay's, which lets in none but those
+    that it was told of."""
+    is_link_local = ":" in candidate.address.host and candidate.address.ip.is_link_local
+    return not is_link_local and candidate.kind is not CandidateKind.RELAYED
 
 
 def _ends(native: _native.Connection) -> dict[int, tuple[Address, Address]]:

@@ -26,6 +26,7 @@ from quice.errors import (
 )
 from quice.identity import PeerId
 from quice.path import Path, PathEvents, PathLog, Places, carrying
+from quice.policy import Policy
 from quice.stream import Stream
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
     from quice.ice import Report
     from quice.paths import PathObserver
+    from quice.policy import PolicyName
     from quice.pump import Pump
     from quice.session import Session
+    from quice.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Connection:
         self._established: asyncio.Future[None] = self._loop.create_future()
         self._drained = asyncio.Event()
         self._session: Session | None = None
+        self._upkeep: Upkeep | None = None
         self._observer: PathObserver | None = None
         self._places = Places()
         """What stands for what in the ends of its paths."""
@@ -212,6 +216,18 @@ class Connection:
         except _native.ConnectionGone:
             raise self._gone() from None
 
+    def set_policy(self, policy: PolicyName) -> None:
+        """Let the connection take other ways, and tell the peer of other addresses, from now on. So one that began with
+        "relay", and has found out whom it talks to, becomes direct with "auto".
+
+        Raises `ConnectionClosedError`, and `LookupError` for a connection that can't change its ways: the peer speaks
+        plain QUIC, or the endpoint has `checks="quic"`.
+        """
+        self._raise_if_closed()
+        if self._upkeep is None:
+            raise LookupError("this connection stays on the paths that it has")
+        self._upkeep.set_policy(Policy(policy))
+
     def close(self, code: int = 0, reason: str = "") -> None:
         """Close the connection at once: what the peer has not yet received is lost to it.
 
@@ -311,6 +327,8 @@ class Connection:
         self._look_at_paths()
         if self._observer is not None:
             self._observer.on_lost(event.path)
+        if self._upkeep is not None and event.reason is _native.PathLoss.TimedOut:
+            self._upkeep.on_path_lost()
 
     def _on_path_status(self, event: Event.PathStatus) -> None:
         self._look_at_paths()
@@ -337,6 +355,8 @@ class Connection:
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.close()
+        if self._upkeep is not None:
+            self._upkeep.close()
         if self._log is not None:
             self._log.close()
         if self._control is not None:

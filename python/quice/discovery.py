@@ -7,16 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quice.driver import Driver
-from quice.ice import Base, Candidate, Gathered, Gatherer, GatheringComplete, Pacer
-from quice.ice.gather import CandidateFilter, Event, ExternalAddress, InterfaceFilter
+from quice.ice import Base, Candidate, CandidateKind, Gathered, Gatherer, GatheringComplete, Pacer
+from quice.ice.gather import CandidateFilter, ExternalAddress, InterfaceFilter
+from quice.ice.gather import Event as GathererEvent
 from quice.wire import Address, Random, Transmit
 
 _REFRESH = 20.0
 """Seconds between two rounds of questions to the STUN servers. RFC 4787 §4.3 lets NATs forget a binding after two
 minutes; many do after thirty seconds."""
 
-Listener = Callable[[Candidate | None], None]
-"""Told of each candidate that is found after it began to listen, and of None when no more will come for now."""
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """A candidate is true no more: its address is gone, or its relay."""
+
+    candidate: Candidate
+
+
+Event = Gathered | Withdrawn | GatheringComplete
+Listener = Callable[[Event], None]
+"""Told of what happens after it began to listen."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,8 @@ class Exposure:
 class Discovery:
     """Gathers candidates from an endpoint's addresses, again and again for as long as it lives.
 
-    A session that waited for its STUN servers would start a round trip late; so this has asked before.
+    A session that waited for its STUN servers would start a round trip late; so this has asked before. Relayed
+    candidates are brought by `quice.relays`.
     """
 
     def __init__(
@@ -50,35 +61,82 @@ class Discovery:
         send: Callable[[Transmit], None],
         rng: Random,
         exposure: Exposure,
+        remapped: Callable[[], None] = lambda: None,
     ) -> None:
-        """`bases`: the addresses to gather from, as they are now."""
+        """`bases`: the addresses to gather from, as they are now. `remapped`: called when a NAT is found to have given
+        this endpoint another address or port than before."""
         self._bases = bases
         self.exposure = exposure
         self._send = send
         self._rng = rng
+        self._remapped = remapped
         self.pacer = Pacer()
         """Of this endpoint's questions, and of its sessions' checks (RFC 8445 §14.2)."""
         self._loop = asyncio.get_running_loop()
         self._servers: tuple[Address, ...] = ()
         self._listeners: list[Listener] = []
-        self._driver: Driver[Event] | None = None
+        self._driver: Driver[GathererEvent] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._round: list[Candidate] = []
-        self.candidates: list[Candidate] = []
+        self._gathered: list[Candidate] = []
+        self._doubted: list[Candidate] = []
+        """What NATs have called us before the network was seen to change, or a peer to be silent."""
+        self._relayed: list[Candidate] = []
+        self._relays_are_awaited = False
+        self._is_gathered = False
+
+    @property
+    def candidates(self) -> list[Candidate]:
         """Those that are known to be true now."""
-        self.is_complete = False
+        return self._gathered + self._relayed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no more will come for now."""
+        return self._is_gathered and not self._relays_are_awaited
 
     def start(self, servers: Sequence[Address]) -> None:
         """Gather, asking these STUN servers; those asked before are forgotten."""
         self._servers = tuple(servers)
         self._begin()
 
+    def start_again(self) -> None:
+        """The network may have changed: gather anew, and tell nobody meanwhile what may be true no more."""
+        here = [base.address for base in self._bases()]
+        gone = [candidate for candidate in self._gathered if candidate.base not in here]
+        kept = [candidate for candidate in self._gathered if candidate.base in here]
+        # A peer that is told of a stale one checks it before the others of its foundation (RFC 8445 §6.1.2.6).
+        self._gathered = [candidate for candidate in kept if not _is_mapped(candidate)]
+        self._doubted = [candidate for candidate in kept if _is_mapped(candidate)]
+        for candidate in gone:
+            self._tell(Withdrawn(candidate))
+        self._is_gathered = False
+        self._begin()
+
+    def await_relays(self, awaited: bool) -> None:
+        """Relays have been asked, or none of them is asked any more."""
+        before, self._relays_are_awaited = self.is_complete, awaited
+        if self.is_complete and not before:
+            self._tell(GatheringComplete())
+
+    def add(self, candidate: Candidate) -> None:
+        """A relay has given us this address."""
+        if self.exposure.accepts(candidate):
+            self._relayed.append(candidate)
+            self._tell(Gathered(candidate))
+
+    def withdraw(self, candidate: Candidate) -> None:
+        """The relay does so no more."""
+        if candidate in self._relayed:
+            self._relayed.remove(candidate)
+            self._tell(Withdrawn(candidate))
+
     def receive(self, data: bytes, source: Address, destination: Address) -> bool:
         """Feed a STUN datagram; returns whether it was an answer to a question of ours."""
         return self._driver is not None and self._driver.receive(data, source, destination)
 
     def listen(self, listener: Listener) -> None:
-        """Call with what is found from now on."""
+        """Call with what happens from now on."""
         self._listeners.append(listener)
 
     def unlisten(self, listener: Listener) -> None:
@@ -114,20 +172,45 @@ class Discovery:
             self._timer.cancel()
             self._timer = None
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: GathererEvent) -> None:
         match event:
             case Gathered(candidate):
                 self._round.append(candidate)
-                if candidate not in self.candidates:
-                    self.candidates.append(candidate)
-                    self._tell(candidate)
+                if candidate not in self._gathered:
+                    moved = self._displace(candidate)
+                    self._gathered.append(candidate)
+                    self._tell(event)
+                    if moved:
+                        self._remapped()
             case GatheringComplete():
-                # What this round did not find again is true no more.
-                self.candidates = list(self._round)
-                if not self.is_complete:
-                    self.is_complete = True
-                    self._tell(None)
+                self._end_round()
 
-    def _tell(self, found: Candidate | None) -> None:
+    def _displace(self, candidate: Candidate) -> bool:
+        """Withdraw what the same server has seen instead before; returns whether there was such a candidate."""
+        if not _is_mapped(candidate):
+            return False
+        # RFC 8445 §5.1.1.3: the foundation tells base and server.
+        alike = [each for each in self._gathered + self._doubted if each.foundation == candidate.foundation]
+        former = [each for each in alike if each not in self._round]
+        self._gathered = [each for each in self._gathered if each not in former]
+        return bool(former) and candidate not in former
+
+    def _end_round(self) -> None:
+        # What this round did not find again is true no more.
+        gone = [candidate for candidate in self._gathered if candidate not in self._round]
+        self._gathered = list(self._round)
+        self._doubted = []
+        for candidate in gone:
+            self._tell(Withdrawn(candidate))
+        before, self._is_gathered = self.is_complete, True
+        if self.is_complete and not before:
+            self._tell(GatheringComplete())
+
+    def _tell(self, event: Event) -> None:
         for listener in list(self._listeners):
-            listener(found)
+            listener(event)
+
+
+def _is_mapped(candidate: Candidate) -> bool:
+    """Whether it is what a NAT makes of our address."""
+    return candidate.kind is CandidateKind.SERVER_REFLEXIVE

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from quice import _native
 from quice._native import Event
@@ -19,9 +17,8 @@ from quice.checks import Checks
 from quice.config import TransportConfig
 from quice.connection import Connection
 from quice.control import CONTROL_STREAMS
-from quice.discovery import Discovery, Exposure
+from quice.discovery import Exposure
 from quice.errors import (
-    BindError,
     ConnectError,
     ConnectionClosedError,
     ConnectTimeoutError,
@@ -29,34 +26,44 @@ from quice.errors import (
     HandshakeError,
     IdleTimeoutError,
     NoServerError,
-    SignallingError,
 )
-from quice.ice import Base, CandidateKind, CandidatePair, ExternalAddress
+from quice.ice import CandidateKind, ExternalAddress
 from quice.ice.gather import CandidateFilter, InterfaceFilter
 from quice.identity import Identity, PeerId
+from quice.introductions import Introductions
 from quice.machine import this_machine
-from quice.meeting import Meeting, refuse
-from quice.network import NetworkChange, Watch
-from quice.paths import PathKeeper
-from quice.session import Session, tag_of
+from quice.policy import Policy, PolicyName
+from quice.relaying import RelayServer
+from quice.session import tag_of
 from quice.signal.interface import Signalling
-from quice.signal.messages import VERSION, Establish, Offer, Refuse, RefuseReason, SignalDecodeError
+from quice.signal.messages import Establish
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
-from quice.wire import Address, Transmit, random_bytes
+from quice.surroundings import Surroundings
+from quice.wire import Address, random_bytes
 
 logger = logging.getLogger(__name__)
 
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - every interface is the point: any may reach the peer
 # Connections that wait for `accept`; more are refused.
 _BACKLOG = 1024
 # How long closing waits for connections to drain: three times a slow path's probe timeout (RFC 9000 §10.2).
 _DRAIN_TIMEOUT = 2.0
 _REFUSED = 0x71
-# Seconds from the choice of a pair to the handshake of the peer who began the session: it follows at once.
-_HANDSHAKE_TIMEOUT = 10.0
-_MAX_RESPONSES = 64
-# Seconds for which the peers can tell each other of more candidates once they are connected.
-_SIGNALLING_LINGERS = 10.0
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What `Endpoint.bind` was asked for."""
+
+    server: tuple[str, ...]
+    alpns: tuple[str, ...]
+    host: str | None
+    port: int
+    stun_servers: tuple[Address, ...]
+    relays: tuple[RelayServer, ...]
+    policy: Policy
+    config: TransportConfig
+    checks: Checks
+    exposure: Exposure
 
 
 class Endpoint:
@@ -70,46 +77,35 @@ class Endpoint:
     As an async iterator it yields the connections that others make to it. All awaits can be cancelled.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        server: str | Sequence[str] | None,
-        alpns: Sequence[str],
-        host: str | None,
-        port: int,
-        stun_servers: Sequence[Address],
-        config: TransportConfig,
-        checks: Checks,
-        exposure: Exposure,
-    ) -> None:
+    def __init__(self, identity: Identity, settings: _Settings) -> None:
         self._loop = asyncio.get_running_loop()
-        self._machine = this_machine()
         self.identity = identity
         self.peer = identity.peer
-        self._server = server
-        self._stun_servers = tuple(stun_servers)
-        self._host = host
-        self._port = port
+        self._settings = settings
+        self._alpns = settings.alpns
         self._connections: dict[int, Connection] = {}
         self._accepted: asyncio.Queue[Connection | None] = asyncio.Queue(_BACKLOG)
         credentials = _native.Credentials.raw_key(identity.secret_key)
-        self._improvement = IMPROVEMENTS[checks]
-        self._pump = self._machine.pump(
-            credentials, answered(alpns), self._improvement.configured(config), self._dispatch, CONTROL_STREAMS
+        improvement = IMPROVEMENTS[settings.checks]
+        machine = this_machine()
+        self._pump = machine.pump(
+            credentials,
+            answered(settings.alpns),
+            improvement.configured(settings.config),
+            self._dispatch,
+            CONTROL_STREAMS,
         )
-        self._bound: list[Address] = []
-        self._alpns = tuple(alpns)
-        self._rendezvous: RendezvousClient | None = None
-        self._watch: Watch | None = None
-        self._check: asyncio.Task[None] | None = None
-        self._exposure = exposure
-        self._discovery = Discovery(lambda: self.bases, self.send, self._machine.random, exposure)
-        self._sessions: list[Session] = []
-        self._races = itertools.count(1)
-        self._meetings: dict[bytes, Meeting] = {}
-        self._responding = 0
-        # In order, as a set would not be.
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._surroundings = Surroundings(machine, self._pump, settings.exposure, self._on_moved)
+        self._introductions = Introductions(
+            self.peer,
+            settings.alpns,
+            self._surroundings,
+            improvement,
+            settings.policy,
+            begin=self._begin,
+            offer=self._offer,
+            connections=lambda: list(self._connections.values()),
+        )
         self._closed = False
 
     @classmethod
@@ -122,6 +118,8 @@ class Endpoint:
         host: str | None = None,
         port: int = 0,
         stun_servers: Sequence[Address] = (),
+        relays: Sequence[RelayServer] = (),
+        policy: PolicyName = Policy.AUTO,
         config: TransportConfig | None = None,
         checks: Checks | Literal["stun", "quic"] = Checks.STUN,
         interface_filter: InterfaceFilter | None = None,
@@ -135,9 +133,11 @@ class Endpoint:
         `wss://`), by which peers find each other; or several, of which the first that answers is used, and another when
         that one is lost: they must share who is where, for peers to find each other at different ones. alpns: the
         application protocols to accept connections for; with none, only `connect` works. port: 0 lets the system
-        choose. stun_servers: asked for this endpoint's public addresses, beside the rendezvous server's own. checks:
-        what finds better paths for connections; with "quic", and a peer that has it too, those made straight to an
-        address as well, and both tell each other their addresses within the connection.
+        choose. stun_servers: asked for this endpoint's public addresses, beside the rendezvous server's own. relays:
+        TURN servers, beside the rendezvous server's own, through which peers reach this endpoint, and it them, until
+        there is a direct way and where there is none. policy: which ways connections that peers make may take, see
+        `Policy`. checks: what finds better paths for connections; with "quic", and a peer that has it too, both tell
+        each other their addresses within it.
 
         interface_filter: asked for each address of the machine, which has an `address` and the name of its
         `interface`, whether to use it; not asked for `host`. So `lambda base: base.interface != "docker0"` keeps that
@@ -162,36 +162,36 @@ class Endpoint:
         for alpn in alpns:
             check(alpn)
         exposure = Exposure(interface_filter, candidate_filter, tuple(external), lite)
-        return _Binding(
-            lambda: cls(
-                identity or Identity(random_bytes(this_machine().random, 32)),
-                server,
-                alpns,
-                host,
-                port,
-                stun_servers,
-                config or TransportConfig(),
-                Checks(checks),
-                exposure,
-            )
+        settings = _Settings(
+            server=(server,) if isinstance(server, str) else tuple(server or ()),
+            alpns=tuple(alpns),
+            host=host,
+            port=port,
+            stun_servers=tuple(stun_servers),
+            relays=tuple(relays),
+            policy=Policy(policy),
+            config=config or TransportConfig(),
+            checks=Checks(checks),
+            exposure=exposure,
         )
+        return _Binding(lambda: cls(identity or Identity(random_bytes(this_machine().random, 32)), settings))
 
     @property
     def addresses(self) -> list[Address]:
         """The local addresses of this endpoint: one for each address of the machine that it uses."""
-        return [base.address for base in self.bases]
+        return [base.address for base in self._surroundings.bases]
 
     @property
     def server(self) -> str:
         """The rendezvous server that this endpoint is registered with, or was last. Raises `NoServerError`."""
-        if self._rendezvous is None:
+        if self._surroundings.rendezvous is None:
             raise NoServerError
-        return self._rendezvous.url
+        return self._surroundings.rendezvous.url
 
     @property
     def port(self) -> int:
         """The UDP port."""
-        return self._bound[0].port
+        return self._surroundings.port
 
     async def connect(
         self,
@@ -202,6 +202,7 @@ class Endpoint:
         signalling: Signalling | None = None,
         timeout: float = 15.0,
         establish: Literal["initiator", "highest-address", "simultaneous"] = "initiator",
+        policy: PolicyName = Policy.AUTO,
     ) -> Connection:
         """Connect to a peer through the rendezvous server; or straight to `address`; or with `signalling`, over a
         channel of the application's own, at whose other end the peer calls `respond`.
@@ -210,7 +211,9 @@ class Endpoint:
         "initiator", that is this side; or the peer whose highest address is the lower, so that the one with the
         "highest-address" is the server; or both at once, and that of the greater PeerId survives: "simultaneous", for
         networks that let QUIC in only where it went out. It is one connection to both applications, whoever makes it;
-        but to take the peer's, this endpoint must be bound with `alpn` among its own.
+        but to take the peer's, this endpoint must be bound with `alpn` among its own. policy: which ways the
+        connection may take, and which of this side's addresses the peer is told: "auto", "direct", "relay" or "lan",
+        see `Policy`; `Connection.set_policy` changes it later.
 
         Raises a `ConnectError`: `ConnectTimeoutError`, `HandshakeError` when it is not the peer who answers or it does
         not speak `alpn`, `PeerUnreachableError` when the server does not know the peer, `NoPathError` when no
@@ -229,128 +232,20 @@ class Endpoint:
         if address is not None:
             connection = self._begin(peer, alpn, address)
             await self._establish(connection, timeout)
-            connection._paths = self._improvement.lead(connection._native, self._pump, self._discovery)
+            self._introductions.accompany(connection, Policy(policy), leads=True)
         else:
             if signalling is None:
-                if self._rendezvous is None:
+                if self._surroundings.rendezvous is None:
                     raise NoServerError
-                signalling = self._rendezvous.open(peer)
-            connection = await self._reach(peer, alpn, signalling, timeout, Establish(establish))
+                signalling = self._surroundings.rendezvous.open(peer)
+            connection = await self._introductions.reach(
+                peer, alpn, signalling, timeout, Establish(establish), Policy(policy)
+            )
         connection.connect_seconds = self._loop.time() - started
         return connection
 
-    async def _reach(
-        self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float, establish: Establish
-    ) -> Connection:
-        """Connect by candidates."""
-        meeting, session = self._meet(peer, alpn, signalling)
-        try:
-            connection = await asyncio.wait_for(self._initiate(session, meeting, alpn, establish), timeout)
-        except BaseException as error:
-            meeting.close()
-            await self._end(session)
-            if isinstance(error, asyncio.TimeoutError):
-                raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
-            if isinstance(error, ConnectionClosedError):
-                raise HandshakeError(str(error)) from error
-            raise
-        self._settle(session, meeting, connection)
-        return connection
-
-    async def _initiate(self, session: Session, meeting: Meeting, alpn: str, establish: Establish) -> Connection:
-        await session.initiate(alpn, establish)
-        return await meeting.connected
-
-    def _meet(
-        self, peer: PeerId, alpn: str, signalling: Signalling, offer: Offer | None = None
-    ) -> tuple[Meeting, Session]:
-        number = next(self._races)
-
-        def attempt(pair: CandidatePair) -> Connection:
-            local, remote = pair.base.host, pair.remote.address
-            return self._begin(peer, alpn, remote, local, number, session.new_initial_id())
-
-        def learn(remote: Address) -> None:
-            session.learn(remote)
-
-        meeting = Meeting(self.peer, peer, offer is None, attempt, learn, _HANDSHAKE_TIMEOUT)
-        session = Session(self._discovery, self.send, signalling, meeting, offer)
-        self._sessions.append(session)
-        self._meetings[session.tag] = meeting
-        return meeting, session
-
-    def _settle(self, session: Session, meeting: Meeting, connection: Connection) -> None:
-        """The session has its connection, whose client looks after its paths."""
-        pair = meeting.pair
-        improve = self._improvement.follow if pair is None else self._improvement.lead
-        connection._paths = improve(connection._native, self._pump, self._discovery)
-        if connection._paths is not None:
-            self._dismiss(session, connection)
-            return
-        if pair is not None:
-            connection._paths = keeper = PathKeeper(connection._native, self._pump, pair, session)
-            session.observe(keeper)
-            if session.selected is not None:
-                keeper.on_selected(session.selected)
-        else:
-            pair = session.pair_of(connection)
-        if pair is not None:
-            session.use(pair)
-        self._keep(session, connection)
-
-    async def _end(self, session: Session) -> None:
-        self._sessions.remove(session)
-        self._meetings.pop(session.tag, None)
-        await session.close()
-
-    def _keep(self, session: Session, connection: Connection) -> None:
-        """The session goes on for as long as its connection does."""
-        connection._session = session
-        session.entrust()
-        self._spawn(self._accompany(session, connection), "quice session")
-
-    def _dismiss(self, session: Session, connection: Connection) -> None:
-        """The connection looks for better paths by itself: the session has done its part."""
-        connection._session = session
-        self._spawn(self._end(session), "quice session's end")
-
-    async def _accompany(self, session: Session, connection: Connection) -> None:
-        try:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(connection.wait_closed(), _SIGNALLING_LINGERS)
-            await session.hang_up()
-            await connection.wait_closed()
-        finally:
-            await self._end(session)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
-        return task
-
-    @property
-    def bases(self) -> list[Base]:
-        """The local addresses that candidates are gathered from, with their interfaces."""
-        bases: list[Base] = []
-        for bound in self._bound:
-            if bound.host not in _WILDCARDS:
-                bases.append(Base(bound))
-                continue
-            family = bound.ip.version
-            local = [local for local in self._machine.addresses() if local.ip.version == family]
-            found = [Base(Address(address.host, bound.port), address.interface) for address in local]
-            accepts = self._exposure.interfaces
-            bases += [base for base in found if accepts is None or accepts(base)]
-        return bases
-
-    def send(self, transmit: Transmit) -> None:
-        """Send a datagram that is not QUIC from this endpoint's port. It may get lost."""
-        if not self._closed:
-            self._pump.send(transmit)
-
     def _on_session(self, signalling: RendezvousSignalling) -> None:
-        self._spawn(self._respond_quietly(signalling), "quice response")
+        self._surroundings.spawn(self._respond_quietly(signalling), "quice response")
 
     async def _respond_quietly(self, signalling: RendezvousSignalling) -> None:
         try:
@@ -366,46 +261,7 @@ class Endpoint:
         no handshake follows.
         """
         self._raise_if_closed()
-        try:
-            offer = await signalling.receive()
-            if isinstance(offer, Offer):
-                if (refusal := self._refusal(offer)) is None:
-                    await self._respond(peer, offer, signalling)
-                    return
-                await signalling.send(refusal)
-        except SignalDecodeError as error:
-            raise SignallingError(f"the peer's message was not understood: {error}") from None
-        except BaseException:
-            await signalling.close()
-            raise
-        await signalling.close()
-
-    async def _respond(self, peer: PeerId, offer: Offer, signalling: Signalling) -> None:
-        meeting, session = self._meet(peer, offer.alpn, signalling, offer)
-        self._responding += 1
-        try:
-            await session.respond()
-            connection = await meeting.connected
-        except BaseException:
-            meeting.close()
-            await self._end(session)
-            raise
-        finally:
-            self._responding -= 1
-        connection.connect_seconds = self._loop.time() - meeting.began
-        self._settle(session, meeting, connection)
-        self._offer(connection)
-
-    def _refusal(self, offer: Offer) -> Refuse | None:
-        if offer.version != VERSION:
-            return Refuse(reason=RefuseReason.VERSION)
-        if offer.alpn not in self._alpns:
-            return Refuse(reason=RefuseReason.ALPN)
-        if offer.establish is Establish.UNKNOWN:
-            return Refuse(reason=RefuseReason.ESTABLISH, text="this side does not know that way of establishing")
-        if self._closed or self._responding >= _MAX_RESPONSES:
-            return Refuse(reason=RefuseReason.BUSY)
-        return None
+        await self._introductions.respond(peer, signalling)
 
     async def accept(self) -> Connection:
         """The next connection that a peer made to this endpoint. Raises `EndpointClosedError`."""
@@ -429,15 +285,8 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
-        if self._watch is not None:
-            self._watch.close()
-        if self._rendezvous is not None:
-            await self._rendezvous.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._discovery.close()
+        self._introductions.close()
+        await self._surroundings.close()
         connections = list(self._connections.values())
         try:
             for connection in connections:
@@ -457,42 +306,23 @@ class Endpoint:
             self._accepted.put_nowait(None)
 
     async def _open(self) -> None:
+        settings, surroundings = self._settings, self._surroundings
         try:
-            self._bind_sockets()
-            if self._server is not None:
-                rendezvous = RendezvousClient(self._server, self.identity, self._on_session)
-                await rendezvous.start()
-                self._rendezvous = rendezvous
-            known = self._rendezvous.stun_servers if self._rendezvous is not None else ()
-            self._discovery.start(() if self._exposure.lite else (*known, *self._stun_servers))
-            if self._rendezvous is not None:
-                self._watch = self._machine.watch(self._on_network_change)
+            surroundings.bind(settings.host, settings.port)
+            surroundings.start(settings.stun_servers, settings.relays)
+            if settings.server:
+                await surroundings.register(RendezvousClient(settings.server, self.identity, self._on_session))
         except BaseException:
             self._closed = True
+            await surroundings.close()
             self._pump.close()
             raise
 
-    def _on_network_change(self, change: NetworkChange) -> None:
-        if self._rendezvous is not None:
-            if self._check is not None:
-                self._check.cancel()
-            self._check = self._spawn(_check(self._rendezvous), "quice rendezvous check")
-
-    def _bind_sockets(self) -> None:
-        if self._host is not None:
-            self._bind_socket(self._host, self._port)
-            return
-        self._bind_socket(_WILDCARDS[0], self._port)
-        try:
-            self._bind_socket(_WILDCARDS[1], self.port)
-        except BindError as error:
-            logger.info("IPv4 alone: %s", error)
-
-    def _bind_socket(self, host: str, port: int) -> None:
-        try:
-            self._bound.append(self._pump.bind(host, port))
-        except OSError as error:
-            raise BindError(str(Address(host, port)), error.strerror or str(error)) from error
+    def _on_moved(self) -> None:
+        """The network is another than before: every connection finds its way anew."""
+        for connection in list(self._connections.values()):
+            if connection._upkeep is not None:
+                connection._upkeep.on_moved()
 
     def _begin(
         self,
@@ -529,7 +359,10 @@ class Endpoint:
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, Event.Packet):
-            self._on_packet(event)
+            self._surroundings.receive(event.data, Address(*event.source), Address(*event.destination))
+            return
+        if isinstance(event, Event.RelayOutput):
+            self._surroundings.relays.on_output(event.host, event.data)
             return
         handle: int = event.connection  # type: ignore[attr-defined]
         connection = self._connections.get(handle)
@@ -542,17 +375,7 @@ class Endpoint:
             del self._connections[handle]
         connection._handle(event)
         if isinstance(event, Event.Connected) and event.accepted:
-            self._take(connection, tag_of(event.initial_id))
-
-    def _take(self, connection: Connection, tag: bytes | None) -> None:
-        """A peer has made this connection, for the session with this tag or for none."""
-        if tag is None:
-            connection._paths = self._improvement.follow(connection._native, self._pump, self._discovery)
-            self._offer(connection)
-        elif (meeting := self._meetings.get(tag)) is not None:
-            meeting.on_handshake(connection)
-        else:
-            refuse(connection)
+            self._introductions.on_handshake(connection, tag_of(event.initial_id))
 
     def _offer(self, connection: Connection) -> None:
         """This connection is one to accept."""
@@ -561,31 +384,17 @@ class Endpoint:
         else:
             self._accepted.put_nowait(connection)
 
-    def _on_packet(self, event: Event.Packet) -> None:
-        source, destination = Address(*event.source), Address(*event.destination)
-        if self._discovery.receive(event.data, source, destination):
-            return
-        for session in self._sessions:
-            if session.receive(event.data, source, destination):
-                return
-
     def _raise_if_closed(self) -> None:
         if self._closed:
             raise EndpointClosedError
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self.peer} port {self._bound[0].port if self._bound else None}>"
+        return f"<Endpoint {self.peer} port {self.port}>"
 
 
 async def _drained(connections: Sequence[Connection]) -> None:
     for connection in connections:
         await connection._drained.wait()
-
-
-async def _check(rendezvous: RendezvousClient) -> None:
-    # It is closed meanwhile.
-    with contextlib.suppress(SignallingError):
-        await rendezvous.check()
 
 
 class _Binding:

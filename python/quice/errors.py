@@ -204,9 +204,10 @@ class PeerUnreachableError(SignallingError):
 
 
 class RefusedError(ConnectError):
-    """The peer refused to connect."""
+    """The peer refused to connect. `reason`: a word for why."""
 
     def __init__(self, reason: str, text: str = "") -> None:
+        self.reason = reason
         super().__init__(
             f"the peer refused ({reason}){': ' + text if text else ''}. Check that both sides run the same application"
         )

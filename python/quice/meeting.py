@@ -115,6 +115,9 @@ class Meeting:
         if self._part is not None and not self.connected.done():
             self._part.on_heard(source)
 
+    def on_hung_up(self) -> None:
+        """See `quice.session.Introduced`: what was said may do."""
+
     def on_valid(self, pair: CandidatePair) -> None:
         """See `quice.session.Observer`."""
         if self._part is not None and not self.connected.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import ipaddress
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -90,7 +91,7 @@ class PathStatusChanged:
 
 @dataclass(frozen=True)
 class PathChanged:
-    """Data goes over another path than before, or the peer is at another address than before."""
+    """Data goes over another path than before, or the path's own ends are others than before."""
 
     time: float
     before: Path
@@ -100,24 +101,31 @@ class PathChanged:
 PathEvent = PathOpened | PathClosed | PathStatusChanged | PathChanged
 
 
+# What the engine calls its routes through relays: addresses that no network has.
+_ROUTES = ipaddress.ip_network("fd71:7569:6365::/48")
+
+
 @dataclass(frozen=True)
 class Places:
-    """What lies behind the addresses that the engine has for a path's ends: for a local host, and for the peer's
-    address, what to show instead and whether that is at a relay. None where the address is what it seems."""
+    """What lies behind the addresses that the engine has for a path's ends.
 
-    local: Callable[[str], tuple[Address, bool] | None] = lambda host: None
-    remote: Callable[[Address], tuple[Address, bool] | None] = lambda address: None
+    relayed: the relayed address of ours that stands behind a local one, as this peer address sees it; None if none
+    does. is_relayed: whether an address of the peer's is at a relay.
+    """
+
+    relayed: Callable[[Address, Address], Address | None] = lambda local, remote: None
+    is_relayed: Callable[[Address], bool] = lambda remote: False
 
     def path(self, values: dict[str, object]) -> Path:
         """A path as the engine tells it."""
         remote = Address(*cast("tuple[str, int]", values.pop("remote")))
         bound = cast("tuple[str, int] | None", values.pop("local"))
         local = Address(*bound) if bound is not None else None
-        near = self.local(local.host) if local is not None else None
-        far = self.remote(remote)
-        local, is_relayed = near if near is not None else (local, False)
-        remote, is_relayed_there = far if far is not None else (remote, False)
-        kind = PathKind.RELAY if is_relayed or is_relayed_there else PathKind.of(remote)
+        through_relay = local is not None and local.ip in _ROUTES
+        if through_relay and local is not None:
+            # None once the relay is gone, and its path about to follow.
+            local = self.relayed(local, remote)
+        kind = PathKind.RELAY if through_relay or self.is_relayed(remote) else PathKind.of(remote)
         return Path(kind=kind, local=local, remote=remote, **values)  # type: ignore[arg-type]
 
 
@@ -158,6 +166,13 @@ class PathEvents:
         self._news.set()
 
 
+def _differ(before: Path, after: Path) -> bool:
+    """Whether data goes another way now. That the local address has become known is nothing new."""
+    if (before.id, before.remote) != (after.id, after.remote):
+        return True
+    return None not in (before.local, after.local) and before.local != after.local
+
+
 class PathLog:
     """Finds out what has happened to a connection's paths, by what they were before; while somebody wants to know."""
 
@@ -192,7 +207,7 @@ class PathLog:
         if after is None:
             return
         self._carrying = after
-        if before is not None and (before.id, before.remote) != (after.id, after.remote):
+        if before is not None and _differ(before, after):
             self._tell(PathChanged(now, before, after))
 
     def lose(self, path: int, loss: PathLoss, now: float) -> None:

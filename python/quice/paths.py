@@ -1,39 +1,40 @@
-"""Which QUIC paths a connection has: that of the pair which the checks have selected, and for a while another.
+"""Which QUIC paths a connection has: that of the pair which the checks have selected, a relay's in reserve, and for a
+while another.
 
 The side that made the connection sees to it, for only a client opens paths, and the other side does as it says
-(draft-ietf-quic-multipath §3.3). One path is enough as long as it works. Another is opened when the checks select
-another pair, and when nothing comes back any more: with two of them, the engine leaves the one on which nothing is
-answered within `path_idle_timeout`. A new path is validated before the old one is left. Others that the engine has
-opened may stay for as long as they are compared.
+(draft-ietf-quic-multipath §3.3). One path is enough as long as it works; when none does, and the checks find another
+pair, the path moves there. Another is opened when the checks select another pair, and when nothing comes back any
+more: with two of them, the engine leaves the one on which nothing is answered within `path_idle_timeout`. A new path is
+validated before the old one is left. A path through a relay stays beside a direct one, so that there is somewhere to go
+at once. Others that the engine has opened may stay for as long as they are compared.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 from quice import _native
 from quice.checks import ConnectivityChecks
+from quice.hearing import Hearing
 from quice.ice import CandidatePair
-from quice.pump import Pump
+from quice.surroundings import Surroundings
 from quice.wire import Address
 
-_TICK = 0.5
-"""Seconds between two looks at what has come."""
-_IDLE_TICK = 8.0
-"""The same, after a while in which nothing was sent and nothing came: each time twice as long, and at most this."""
-_SUSPICION = 1.5
+_SUSPICION = 1.0
 """Seconds without any answer to what was sent, after which another way is tried: a congested link can be as slow."""
+_CUT_OFF = 0.5
+"""Seconds without any answer after which a path is moved to the pair that the checks have found, rather than left for
+another: what was lost on it is sent again at once then."""
 _TRIAL = 2.5
 """Seconds for which another path is tried beside the silent one."""
-_HOPE = 6.0
+_HOPE = 20.0
 """Seconds of silence after which no other is tried, since each puts off the idle timeout."""
 
-Way = tuple[str, Address]
-"""The local address and the peer's."""
+Way = tuple[Address, Address]
+"""The base and the peer's address."""
 
 
 class PathObserver(Protocol):
@@ -55,32 +56,29 @@ class PathObserver(Protocol):
         """The connection is over."""
 
 
-class _Hearing(enum.Enum):
-    """What is known of the peer."""
-
-    HEARD = "heard"
-    """Something came since we last sent, or we sent nothing."""
-    WAITING = "waiting"
-    """We have sent and hear nothing."""
-
-
 class PathKeeper:
     """Keeps one connection on the pairs that work. It observes the checks, such as the connection's session."""
 
     def __init__(
         self,
         native: _native.Connection,
-        pump: Pump,
+        surroundings: Surroundings,
         first: CandidatePair,
         checks: ConnectivityChecks,
+        hearing: Hearing,
     ) -> None:
-        """`first`: the pair that the connection was made on."""
+        """`first`: the pair that the connection was made on. hearing: of the connection; who has it calls `on_tick`."""
         self._native = native
-        self._pump = pump
+        self._surroundings = surroundings
+        self._pump = surroundings.pump
+        self._relays = surroundings.relays
         self._checks = checks
+        self._hearing = hearing
         self._loop = asyncio.get_running_loop()
         self._paths: dict[int, CandidatePair] = {0: first}
         self._validated = {0}
+        self._origins: dict[int, Way] = {}
+        """Where paths were that have moved."""
         self.selected = first
         """The pair that is to carry data."""
         self.on_ranked: Callable[[], None] = unheard
@@ -88,11 +86,11 @@ class PathKeeper:
         self._compared: dict[int, CandidatePair] = {}
         self._trial: CandidatePair | None = None
         self._trial_ends = 0.0
-        self._hearing = _Hearing.HEARD
-        self._since = 0.0
-        self._sent = self._received = 0
-        self._pause = _TICK
-        self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, self._tick)
+        self._closed = False
+
+    def follow(self, checks: ConnectivityChecks) -> None:
+        """Take other checks' word from now on."""
+        self._checks = checks
 
     def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
         """There may be new pairs: they are checked, and selected if one is better."""
@@ -102,7 +100,12 @@ class PathKeeper:
 
     def on_selected(self, pair: CandidatePair) -> None:
         """The checks have chosen this pair."""
-        self.selected, self._agreed = pair, True
+        former, self.selected, self._agreed = self.selected, pair, True
+        with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
+            if self._path_of(pair) is None:
+                self._go(former, pair)
+            elif self._is_cut_off:
+                self._native.nudge()
         self._keep()
 
     def on_failed(self, error: Exception) -> None:
@@ -138,12 +141,19 @@ class PathKeeper:
     def on_opened(self, path: int) -> None:
         """See `PathObserver`."""
         self._validated.add(path)
+        pair = self._paths.get(path)
+        if pair is not None and self._trial is not None and _way(pair) == _way(self._trial):
+            # It works, where the other is silent.
+            with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
+                self._move(self.selected, pair)
+                self.selected = pair
         self._keep()
 
     def on_lost(self, path: int) -> None:
         """See `PathObserver`."""
         self._validated.discard(path)
         self._compared.pop(path, None)
+        self._origins.pop(path, None)
         pair = self._paths.pop(path, None)
         if pair is None:
             return
@@ -151,7 +161,7 @@ class PathKeeper:
             # What is left is in use from now on, whether the agents agree yet or not.
             self.selected = next(iter(self._paths.values()), self.selected)
             self._trial = None
-            self._checks.pair_lost(pair)
+            self._report_lost(pair)
         self._keep()
 
     def on_named(self) -> None:
@@ -159,46 +169,19 @@ class PathKeeper:
 
     def close(self) -> None:
         """See `PathObserver`."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._closed = True
 
-    def _tick(self) -> None:
-        self._timer = None
-        try:
-            idle = not self._listen()
-        except _native.ConnectionGone:
+    def on_tick(self) -> None:
+        """Some time has passed: see whether the peer answers, and do what could not be done before."""
+        if self._closed:
             return
-        settled = len(self._paths) == 1 and self._trial is None and self._path_of(self.selected) is not None
-        self._pause = min(2 * self._pause, _IDLE_TICK) if idle and settled else _TICK
-        self._timer = self._loop.call_later(self._pause, self._tick)
-        if not settled:
-            self._keep()
-
-    def _listen(self) -> bool:
-        """Look whether the peer answers, and try another pair if not. Returns whether anything happens."""
-        stats, now = self._native.stats(), self._loop.time()
-        sent, received = stats["sent_datagrams"], stats["received_datagrams"]
-        active = (sent, received) != (self._sent, self._received) or self._hearing is _Hearing.WAITING
-        if received != self._received:
-            self._hearing = _Hearing.HEARD
-        elif sent != self._sent and self._hearing is _Hearing.HEARD:
-            self._hearing, self._since = _Hearing.WAITING, now
-            self._ask()
-        self._sent, self._received = sent, received
+        now, silence = self._loop.time(), self._hearing.silence
         if now >= self._trial_ends:
             self._trial = None
-            if self._hearing is _Hearing.WAITING and _SUSPICION <= now - self._since <= _HOPE:
+            if _SUSPICION <= silence <= _HOPE:
                 self._try_another(now)
-        return active
-
-    def _ask(self) -> None:
-        """Have the peer answer: what was sent last may have been an acknowledgement, which is not answered."""
-        path = self._path_of(self.selected)
-        if path is not None:
-            with contextlib.suppress(_native.PathRefused):
-                self._native.ping_path(path)
-                self._pump.wake()
+        if len(self._paths) > 1 or self._trial is not None or self._path_of(self.selected) is None:
+            self._keep()
 
     def _try_another(self, now: float) -> None:
         used = [_way(pair) for pair in self._paths.values()]
@@ -206,26 +189,80 @@ class PathKeeper:
         self._trial = next((pair for pair in self._checks.pairs if pair.is_valid and _way(pair) not in used), None)
         if self._trial is None and self._agreed:
             # None is known: all of them are checked again, this one too.
-            self._checks.pair_lost(self.selected)
+            self._report_lost(self.selected)
+
+    def _report_lost(self, pair: CandidatePair) -> None:
+        """The checks may know the pair from an earlier session's by its addresses alone."""
+        known = next((each for each in self._checks.pairs if _way(each) == _way(pair)), None)
+        if known is not None:
+            self._checks.pair_lost(known)
 
     def _keep(self) -> None:
         """Open what is missing, send over the selected pair once its path is validated, and close what is left over."""
         with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
             if not self._native.multipath():
                 return
-            for pair in (self.selected, self._trial):
-                if pair is not None and self._path_of(pair) is None:
+            wanted = self._wanted
+            for pair in wanted:
+                if self._path_of(pair) is None:
                     self._open(pair)
-            self._rank()
+            self._rank([_way(pair) for pair in wanted])
             self._pump.wake()
 
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether no path works, as far as is known here."""
+        here = {base.address.host for base in self._surroundings.bases}
+        bases = [pair.base for pair in self._paths.values()]
+        gone = not any(base.host in here or self._relays.is_relayed(base) for base in bases)
+        return gone or self._hearing.silence >= _CUT_OFF
+
+    def _go(self, former: CandidatePair, pair: CandidatePair) -> None:
+        """Let a path go on over this pair, if that is better than another path beside it."""
+        back = next((path for path, way in self._origins.items() if way == _way(pair)), None)
+        if back is not None or self._is_cut_off:
+            self._move(former, pair, back)
+
+    def _move(self, former: CandidatePair, pair: CandidatePair, path: int | None = None) -> None:
+        """Let a path go on over this pair, and no other."""
+        if path is None:
+            path = self._path_of(former)
+        if path is None:
+            path = next(iter(self._paths), None)
+        if path is None:
+            return
+        self._relays.open(pair.base, pair.remote.address, self)
+        self._native.move_path(path, pair.remote.address, self._relays.host_of(pair.base))
+        self._origins.setdefault(path, _way(self._paths[path]))
+        self._paths = {path: pair}
+        self._validated.add(path)
+        self._compared.clear()
+        self._trial = None
+        self._pump.wake()
+
+    @property
+    def _wanted(self) -> list[CandidatePair]:
+        """The pairs that there are to be paths of."""
+        pairs = (self.selected, self._trial, self._reserve)
+        return [pair for pair in pairs if pair is not None]
+
+    @property
+    def _reserve(self) -> CandidatePair | None:
+        """A pair through a relay, beside a direct one that is in use: the one that has a path, if there is one."""
+        if self.selected.relays:
+            return None
+        valid = (pair for pair in self._checks.pairs if pair.is_valid)
+        return next((pair for pair in (*self._paths.values(), *valid) if pair.relays), None)
+
     def _open(self, pair: CandidatePair) -> None:
+        remote = pair.remote.address
+        self._relays.open(pair.base, remote, self)
         # None when it can't be yet: the next tick tries again.
-        path = self._native.open_path(pair.remote.address, pair.base.host, backup=True)
+        path = self._native.open_path(remote, self._relays.host_of(pair.base), backup=True)
         if path is not None:
             self._paths[path] = pair
 
-    def _rank(self) -> None:
+    def _rank(self, wanted: list[Way]) -> None:
         chosen = self._path_of(self.selected)
         if chosen is None or chosen not in self._validated:
             return
@@ -237,7 +274,7 @@ class PathKeeper:
                 continue
             if status.get(path) == "available":
                 self._native.set_path_status(path, backup=True)
-            if path not in self._compared and (self._trial is None or _way(pair) != _way(self._trial)):
+            if path not in self._compared and _way(pair) not in wanted:
                 self._native.close_path(path)
         self.on_ranked()
 
@@ -251,4 +288,4 @@ def unheard() -> None:
 
 
 def _way(pair: CandidatePair) -> Way:
-    return pair.base.host, pair.remote.address
+    return pair.base, pair.remote.address

@@ -19,7 +19,9 @@ from quice.wire import Address
 _EARLY = 4
 """Attempts on pairs that nothing is known of: one of each kind is enough, and a peer can make us send no more than
 the packets of so many handshakes to addresses that it names."""
-_ATTEMPTS = 10
+_EARLY_RELAYED = 2
+"""As many more through relays: these let in whom they were told of, and so work where nothing else does."""
+_ATTEMPTS = 12
 """Attempts in all, those on pairs that work included."""
 _PACE = 0.005
 """Seconds between two attempts (RFC 8445 §14.2 allows no less between two checks): of pairs that are equally fast, the
@@ -60,7 +62,8 @@ class Race:
         self._pairs = tuple(pairs)
         for pair in self._pairs:
             kind = pair.local.kind, pair.remote.kind, ":" in pair.remote.address.host
-            if kind not in self._tried and len(self._tried) < _EARLY:
+            alike = [tried for tried in self._tried.values() if bool(tried.relays) is bool(pair.relays)]
+            if kind not in self._tried and len(alike) < (_EARLY_RELAYED if pair.relays else _EARLY):
                 self._tried[kind] = pair
                 self._begin_soon(pair)
 

@@ -1,4 +1,4 @@
-"""One meeting of two peers: candidates exchanged and checked, tied together on asyncio."""
+"""One negotiation of two peers: candidates exchanged and checked, tied together on asyncio."""
 
 from __future__ import annotations
 
@@ -6,22 +6,37 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from quice.connection import Connection
-from quice.discovery import Discovery
+from quice.discovery import Event as DiscoveryEvent
+from quice.discovery import Withdrawn
 from quice.driver import Driver
 from quice.errors import NoPathError, RefusedError, SignallingError
-from quice.ice import Agent, Candidate, CandidatePair, Failed, PairValid, Report, Role, Selected
+from quice.ice import (
+    Agent,
+    Candidate,
+    CandidatePair,
+    Failed,
+    Gathered,
+    GatheringComplete,
+    PairValid,
+    Report,
+    Role,
+    Selected,
+)
 from quice.ice.candidate import CandidateKind, foundation, priority
 from quice.ice.events import Event
 from quice.machine import this_machine
+from quice.policy import Policy
 from quice.signal.interface import Signalling
 from quice.signal.messages import (
+    NAME_LENGTH,
     VERSION,
     Answer,
     Bye,
     CandidateFound,
+    Description,
     EndOfCandidates,
     Establish,
     Message,
@@ -30,7 +45,8 @@ from quice.signal.messages import (
     SignalDecodeError,
     public,
 )
-from quice.wire import Address, Transmit, random_bytes
+from quice.surroundings import Surroundings
+from quice.wire import Address, random_bytes
 
 
 class Observer(Protocol):
@@ -51,7 +67,7 @@ class Observer(Protocol):
 
 # What an attempt's first destination connection id is made of: the session's tag, and what makes it unique. Others make
 # them of 8, 16 or 20 bytes.
-_TAG = 8
+_TAG = NAME_LENGTH
 _UNIQUE = 9
 # RFC 8445 §7.1.1 has checks tell the priority; QUIC tells none, so it is the lowest of its kind.
 _REVEALED_PRIORITY = priority(CandidateKind.PEER_REFLEXIVE, 0)
@@ -63,7 +79,7 @@ def tag_of(initial_id: bytes | None) -> bytes | None:
 
 
 class Introduced(Observer, Protocol):
-    """What sees to it that there is a connection: it is told more than other observers, and before them."""
+    """What a session is for: it is told more than other observers, and before them."""
 
     def begin(self, offer: Offer, answer: Answer) -> None:
         """Both sides have described themselves; pairs are told from now on."""
@@ -71,39 +87,60 @@ class Introduced(Observer, Protocol):
     def on_heard(self, source: Address) -> None:
         """A check or an answer has come from this address of the peer's."""
 
+    def on_hung_up(self) -> None:
+        """The peer will say no more: it has what it wants, or has given up."""
+
+
+class _Description(TypedDict):
+    """The fields of a `Description`."""
+
+    ufrag: str
+    pwd: str
+    candidates: tuple[Candidate, ...]
+    lite: bool
+    pacing: int
+    renomination: bool
+
 
 class Session:
-    """The life of one offer, on either side. The endpoint feeds it datagrams by `receive`."""
+    """The life of one offer, on either side. The surroundings feed it datagrams by `receive`."""
 
     def __init__(
         self,
-        discovery: Discovery,
-        send: Callable[[Transmit], None],
+        surroundings: Surroundings,
         signalling: Signalling,
-        meeting: Introduced,
+        purpose: Introduced,
+        *,
+        controls: bool,
+        policy: Policy = Policy.AUTO,
         offer: Offer | None = None,
     ) -> None:
-        """`offer`: the peer's, if it is the peer who initiates."""
+        """`controls`: whether this side's agent has the controlling role. `offer`: the peer's, if it is the peer who
+        initiates."""
         self._loop = asyncio.get_running_loop()
-        self._discovery = discovery
+        self._surroundings = surroundings
+        self._discovery = surroundings.discovery
+        self._relays = surroundings.relays
         self._signalling = signalling
-        self._meeting = meeting
-        self._observer: Observer = meeting
+        self._purpose = purpose
+        self._policy = policy
+        self._observer: Observer = purpose
         self._initiates = offer is None
-        role = Role.CONTROLLING if self._initiates else Role.CONTROLLED
-        self._agent = Agent(
-            role, this_machine().random, self._loop.time(), lite=discovery.exposure.lite, pacer=discovery.pacer
-        )
-        self._driver = Driver(self._agent, send, self._on_event)
+        role = Role.CONTROLLING if controls else Role.CONTROLLED
+        lite, pacer = self._discovery.exposure.lite, self._discovery.pacer
+        self._agent = Agent(role, this_machine().random, self._loop.time(), lite=lite, pacer=pacer)
+        self._driver = Driver(self._agent, surroundings.send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._offer = offer
         self._is_introduced = False
         self._failed = False
         self._entrusted = False
+        surroundings.join(self)
 
     @property
-    def _ufrag(self) -> str:
+    def ufrag(self) -> str:
+        """Ours."""
         return self._agent.credentials.ufrag
 
     @property
@@ -121,20 +158,17 @@ class Session:
         """What an attempt of this session begins with."""
         return self.tag + random_bytes(this_machine().random, _UNIQUE)
 
-    async def initiate(self, alpn: str, establish: Establish) -> None:
+    @property
+    def is_answered(self) -> bool:
+        """Whether both sides have described themselves."""
+        return self._is_introduced
+
+    async def initiate(
+        self, alpn: str, establish: Establish = Establish.INITIATOR, continues: bytes | None = None
+    ) -> None:
         """Offer, and begin to exchange and to check. Raises `SignallingError`."""
-        candidates = self._take_candidates()
-        agent, pwd = self._agent, self._agent.credentials.pwd
         self._offer = Offer(
-            version=VERSION,
-            ufrag=self._ufrag,
-            pwd=pwd,
-            alpn=alpn,
-            candidates=candidates,
-            lite=agent.lite,
-            pacing=round(agent.proposed_ta * 1000),
-            renomination=True,
-            establish=establish,
+            version=VERSION, alpn=alpn, establish=establish, continues=continues, **self._describe_ourselves()
         )
         await self._signalling.send(self._offer)
         self._start_exchange()
@@ -143,29 +177,26 @@ class Session:
         """Answer the offer, and begin to exchange and to check. Raises `SignallingError`."""
         offer = self._offer
         assert offer is not None
-        candidates = self._take_candidates()
-        agent, pwd = self._agent, self._agent.credentials.pwd
-        answer = Answer(
-            ufrag=self._ufrag,
-            pwd=pwd,
-            candidates=candidates,
-            lite=agent.lite,
-            pacing=round(agent.proposed_ta * 1000),
-            renomination=True,
-        )
+        answer = Answer(**self._describe_ourselves())
+        # The relay must let the peer in by the time it has our answer, and it is nearer.
+        self._permit(offer)
         # The answer first: the peer's checks and handshake wait for it.
         await self._signalling.send(answer)
-        self._meeting.begin(offer, answer)
-        self._take_credentials(offer)
+        self._is_introduced = True
+        self._purpose.begin(offer, answer)
+        self._take_description(offer)
         self._start_exchange()
 
     def receive(self, data: bytes, source: Address, destination: Address) -> bool:
         """Take in a STUN datagram; returns whether it was for this session."""
+        if self._policy is Policy.RELAY and not self._relays.is_relayed(destination):
+            # An answer would tell the peer an address of ours.
+            return False
         taken = self._driver.receive(data, source, destination)
         if taken:
             # A check may have revealed an address of the peer's that nobody has named.
             self._observer.on_pairs(self._agent.pairs)
-            self._meeting.on_heard(source)
+            self._purpose.on_heard(source)
         return taken
 
     @property
@@ -218,7 +249,7 @@ class Session:
 
     async def hang_up(self) -> None:
         """End the signalling; checks go on with what is known."""
-        self._discovery.unlisten(self._on_candidate)
+        self._discovery.unlisten(self._on_discovery)
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -229,29 +260,52 @@ class Session:
 
     async def close(self) -> None:
         """End the session."""
+        self._surroundings.leave(self)
         self._driver.close()
         self._agent.close()
         await self.hang_up()
 
+    def _describe_ourselves(self) -> _Description:
+        agent = self._agent
+        return _Description(
+            ufrag=agent.credentials.ufrag,
+            pwd=agent.credentials.pwd,
+            candidates=self._take_candidates(),
+            lite=agent.lite,
+            pacing=round(agent.proposed_ta * 1000),
+            renomination=True,
+        )
+
     def _take_candidates(self) -> tuple[Candidate, ...]:
         """The candidates known by now, which go out at once; those found later follow one by one (RFC 8838)."""
         now = self._loop.time()
-        known = tuple(self._discovery.candidates)
+        known = [candidate for candidate in self._discovery.candidates if self._policy.uses(candidate)]
         for candidate in known:
             self._agent.add_local_candidate(candidate, now)
         if self._discovery.is_complete:
-            self._on_candidate(None)
-        self._discovery.listen(self._on_candidate)
-        return tuple(public(candidate) for candidate in known)
+            self._on_discovery(GatheringComplete())
+        self._discovery.listen(self._on_discovery)
+        return tuple(self._told(candidate) for candidate in known)
 
-    def _on_candidate(self, candidate: Candidate | None) -> None:
-        if candidate is None:
-            self._agent.end_of_local_candidates(self._loop.time())
-            self._outbox.put_nowait(EndOfCandidates(ufrag=self._ufrag))
-            return
-        self._agent.add_local_candidate(candidate, self._loop.time())
-        self._outbox.put_nowait(CandidateFound(candidate=public(candidate), ufrag=self._ufrag))
-        self._step()
+    def _told(self, candidate: Candidate) -> Candidate:
+        return public(self._policy.told(candidate))
+
+    def _on_discovery(self, event: DiscoveryEvent) -> None:
+        now = self._loop.time()
+        match event:
+            case Gathered(candidate) if self._policy.uses(candidate):
+                self._agent.add_local_candidate(candidate, now)
+                self._outbox.put_nowait(CandidateFound(candidate=self._told(candidate), ufrag=self.ufrag))
+                self._step()
+            case GatheringComplete():
+                self._agent.end_of_local_candidates(now)
+                self._outbox.put_nowait(EndOfCandidates(ufrag=self.ufrag))
+            case Withdrawn(candidate) if candidate.kind in (CandidateKind.HOST, CandidateKind.RELAYED):
+                self._agent.remove_local_base(candidate.sent_from, now)
+                self._driver.step()
+            case _:
+                # What a NAT has called us is not what we send from.
+                pass
 
     def _start_exchange(self) -> None:
         for run in (self._send_messages, self._receive_messages):
@@ -261,6 +315,7 @@ class Session:
         try:
             await run()
         except (SignallingError, SignalDecodeError, RefusedError) as error:
+            self._purpose.on_hung_up()
             # What was exchanged may do, and checks from the peer may still come: only a refusal is final.
             if isinstance(error, RefusedError) or not self._agent.report.remote_candidates:
                 self._fail(error)
@@ -276,35 +331,46 @@ class Session:
                 case Answer() if self._initiates:
                     self._take_answer(message)
                 case CandidateFound():
-                    self._agent.add_remote_candidate(message.candidate, self._loop.time(), message.ufrag)
+                    self._take_candidate(message.candidate, message.ufrag)
                     self._step()
                 case EndOfCandidates():
                     self._agent.end_of_remote_candidates(self._loop.time(), message.ufrag)
                 case Refuse():
                     raise RefusedError(message.reason.value, message.text)
-                case Bye() | Offer() | Answer():
+                case Bye():
+                    self._purpose.on_hung_up()
+                case Offer() | Answer():
                     pass
 
     def _take_answer(self, answer: Answer) -> None:
         if not self._is_introduced and self._offer is not None:
             self._is_introduced = True
-            self._meeting.begin(self._offer, answer)
-        self._take_credentials(answer)
+            self._permit(answer)
+            self._purpose.begin(self._offer, answer)
+        self._take_description(answer)
 
-    def _take_credentials(self, message: Offer | Answer) -> None:
-        now = self._loop.time()
+    def _take_description(self, description: Description) -> None:
         # First the credentials, to whose generation the candidates belong.
         self._agent.set_remote_credentials(
-            message.ufrag,
-            message.pwd,
-            now,
-            lite=message.lite,
-            ta=message.pacing / 1000,
-            renomination=message.renomination,
+            description.ufrag,
+            description.pwd,
+            self._loop.time(),
+            lite=description.lite,
+            ta=description.pacing / 1000,
+            renomination=description.renomination,
         )
-        for candidate in message.candidates:
-            self._agent.add_remote_candidate(candidate, now)
+        for candidate in description.candidates:
+            self._take_candidate(candidate)
         self._step()
+
+    def _take_candidate(self, candidate: Candidate, ufrag: str | None = None) -> None:
+        if self._policy.tries(candidate):
+            self._relays.permit(self, [candidate.address])
+            self._agent.add_remote_candidate(candidate, self._loop.time(), ufrag)
+
+    def _permit(self, description: Description) -> None:
+        """Have our relays let the peer in."""
+        self._relays.permit(self, [each.address for each in description.candidates if self._policy.tries(each)])
 
     def _step(self) -> None:
         """After new candidates: new pairs, and checks of them."""

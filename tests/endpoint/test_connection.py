@@ -309,12 +309,18 @@ async def test_closing_the_endpoint_ends_connections_and_accept(pair: Pair) -> N
         await pair.server.connect(pair.client.peer, alpn=ALPN)
 
 
+async def vanish(endpoint: Endpoint) -> None:
+    """What a crash does: nobody is told."""
+    await endpoint._surroundings.close()
+    endpoint._pump.close()
+
+
 async def test_a_peer_that_falls_silent_is_an_idle_timeout() -> None:
     config = TransportConfig(idle_timeout=0.5)
     async with Endpoint.bind(host="127.0.0.1", config=config) as client:
         server = await Endpoint.bind(alpns=[ALPN], host="127.0.0.1", config=config)
         connection = await client.connect(server.peer, alpn=ALPN, address=Address("127.0.0.1", server.port))
-        server._pump.close()
+        await vanish(server)
         stream = await connection.open_stream()
         with pytest.raises(IdleTimeoutError):
             await asyncio.wait_for(stream.read(), 5)
@@ -343,7 +349,7 @@ async def test_dropping_everything_in_any_order_leaves_no_thread_and_no_descript
         await stream.write(b"x")
         things = [server, client, connection, stream]
         for thing in (server, client) if order else (client, server):
-            thing._pump.close()
+            await vanish(thing)
         del server, client, connection, stream
         while things:
             things.pop(order and len(things) // 2)

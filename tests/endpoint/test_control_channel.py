@@ -14,6 +14,7 @@ from quice.alpn import agreed, offered
 from quice.control import ControlChannel, InbandSignalling
 from quice.errors import HandshakeError, SignallingClosedError
 from quice.ice.generation import MAX_REMOTE_CANDIDATES
+from quice.introductions import Introductions
 from quice.pump import SocketPump
 from quice.signal.inband import MAX_SESSIONS, Hello, Say, encode
 from quice.signal.messages import Answer, Bye, CandidateFound, Offer
@@ -61,6 +62,12 @@ class Foreign:
             self.connection = self.pump.engine.connection(event.connection)
         self.events.append(event)
         self._changed.set()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_negotiates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channel by itself: its sessions are these tests'."""
+    monkeypatch.setattr(Introductions, "accompany", lambda *_, **__: None)
 
 
 @pytest.fixture

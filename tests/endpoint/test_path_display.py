@@ -13,8 +13,8 @@ from tests.endpoint.conftest import Pair
 SYNTHETIC = Address("fd71:7569:6365::1", 9)
 RELAYED = Address("203.0.113.9", 49160)
 PLACES = Places(
-    local=lambda host: (RELAYED, True) if host == SYNTHETIC.host else None,
-    remote=lambda address: (address, True) if address == RELAYED else None,
+    relayed=lambda local, remote: RELAYED if local == SYNTHETIC else None,
+    is_relayed=lambda remote: remote == RELAYED,
 )
 
 
@@ -30,6 +30,11 @@ def shown(local: Address | None, remote: Address, places: Places = PLACES) -> Pa
 def test_a_path_through_a_relay_of_ours_shows_the_address_that_the_relay_has_for_us() -> None:
     path = shown(SYNTHETIC, Address("198.51.100.1", 4433))
     assert (path.kind, path.local, path.remote) == (PathKind.RELAY, RELAYED, Address("198.51.100.1", 4433))
+
+
+def test_a_path_through_a_relay_that_is_gone_shows_no_address_of_ours() -> None:
+    path = shown(Address("fd71:7569:6365::2", 0), Address("198.51.100.1", 4433))
+    assert (path.kind, path.local) == (PathKind.RELAY, None)
 
 
 def test_a_path_to_a_relay_of_the_peers_is_a_relayed_one_too() -> None:
@@ -60,10 +65,10 @@ async def test_a_connection_shows_its_paths_by_what_it_knows_of_places(pair: Pai
     assert path is not None
     assert path.kind is PathKind.LAN
     assert path.loss == path.lost_packets / path.sent_packets
-    pair.near._places = Places(local=lambda host: (RELAYED, True) if host == "127.0.0.1" else None)
+    pair.near._places = Places(is_relayed=lambda remote: remote == path.remote)
     relayed = pair.near.path
     assert relayed is not None
-    assert (relayed.kind, relayed.local, relayed.remote) == (PathKind.RELAY, RELAYED, path.remote)
+    assert (relayed.kind, relayed.local, relayed.remote) == (PathKind.RELAY, path.local, path.remote)
     pair.near.close()
     await pair.near._drained.wait()
     assert pair.near.path is None

@@ -9,6 +9,7 @@ import pytest
 from quice import Endpoint, Identity
 from quice.errors import ConnectError
 from quice.server import Server
+from quice.server.relay import NO_RELAY
 from quice.signal.messages import Establish
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
@@ -49,7 +50,7 @@ def seconds(establish: Establish, client: Identity, server: Identity) -> float:
 
         async def main() -> float:
             with service_machine:
-                service = await Server().__aenter__()
+                service = await Server(relay=NO_RELAY).__aenter__()
             with machines[server]:
                 far = await Endpoint.bind(server, server=service.url, alpns=[ALPN])
             with machines[client]:

@@ -10,6 +10,7 @@ import pytest
 
 from quice import Connection, Endpoint
 from quice.server import Server
+from quice.server.relay import NO_RELAY
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
@@ -25,7 +26,7 @@ async def connected(server: Host, one: Host, two: Host) -> AsyncIterator[tuple[C
     """A connection from one to two, as each side sees it."""
     async with contextlib.AsyncExitStack() as stack:
         with server:
-            service = await stack.enter_async_context(Server())
+            service = await stack.enter_async_context(Server(relay=NO_RELAY))
         with two:
             far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
         with one:

@@ -63,6 +63,9 @@ class RelaySettings:
     """Networks to relay to though they are private, or this host's own."""
 
 
+NO_RELAY = RelaySettings(serve=False)
+
+
 class RelayService:
     """Answers STUN and TURN requests on a port of every interface, each time from the address that was asked."""
 

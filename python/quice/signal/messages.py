@@ -22,6 +22,8 @@ MAX_MESSAGE = 16 << 10
 UNSPOKEN_PACING = round(UNSPOKEN_TA * 1000)
 _MAX_PACING = 1000
 _MAX_TEXT = 256
+NAME_LENGTH = 8
+"""Bytes of a connection's name."""
 _MAX_ALPN = 255
 # RFC 8839 §5.4: ice-char, and the lengths of ufrag and pwd; §5.1 for the foundation.
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
@@ -41,6 +43,10 @@ class RefuseReason(str, enum.Enum):
     BUSY = "busy"
     DECLINED = "declined"
     ESTABLISH = "establish"
+    GONE = "gone"
+    """The connection that the offer is about."""
+    CROSSED = "crossed"
+    """Both sides have made an offer about the same connection at once: this side's counts."""
 
 
 class Establish(str, enum.Enum):
@@ -61,35 +67,37 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     pass
 
 
-class Offer(_Message, frozen=True, kw_only=True, tag="offer"):
-    """The initiating agent opens the session: it will control.
+class Description(_Message, frozen=True, kw_only=True):
+    """What an agent says of itself (RFC 8445 §5.3).
 
     `candidates` are those known already; more follow as `CandidateFound`, until `EndOfCandidates`. `lite`: the sender
     answers checks and makes none. `pacing`: the milliseconds between two checks that it proposes (RFC 8445 §14.2);
-    who says nothing wants 50. `renomination`: it takes a later nomination for a change of mind. `establish`: who is the
-    QUIC client.
+    who says nothing wants 50. `renomination`: it takes a later nomination for a change of mind.
+    """
+
+    ufrag: str
+    pwd: str
+    candidates: tuple[Candidate, ...] = ()
+    lite: bool = False
+    pacing: int = UNSPOKEN_PACING
+    renomination: bool = False
+
+
+class Offer(Description, frozen=True, kw_only=True, tag="offer"):
+    """The initiating agent opens the session.
+
+    `establish`: who is the QUIC client. `continues`: for an ICE restart of a connection that there is (§9), its
+    name, the tag of the session that it began with; then its client controls. Otherwise the initiating agent does.
     """
 
     version: int
-    ufrag: str
-    pwd: str
     alpn: str
-    candidates: tuple[Candidate, ...] = ()
-    lite: bool = False
-    pacing: int = UNSPOKEN_PACING
-    renomination: bool = False
     establish: Establish = Establish.INITIATOR
+    continues: bytes | None = None
 
 
-class Answer(_Message, frozen=True, kw_only=True, tag="answer"):
-    """The responding agent takes part; what its fields mean, `Offer` says."""
-
-    ufrag: str
-    pwd: str
-    candidates: tuple[Candidate, ...] = ()
-    lite: bool = False
-    pacing: int = UNSPOKEN_PACING
-    renomination: bool = False
+class Answer(Description, frozen=True, kw_only=True, tag="answer"):
+    """The responding agent takes part."""
 
 
 class CandidateFound(_Message, frozen=True, kw_only=True, tag="candidate"):
@@ -152,6 +160,7 @@ def decode(data: bytes) -> Message:
         case Offer():
             _check(message.version >= 1, "the version")
             _check(0 < len(message.alpn.encode("utf-8", "replace")) <= _MAX_ALPN, "the alpn")
+            _check(message.continues is None or len(message.continues) == NAME_LENGTH, "the name of the connection")
             _check_description(message)
         case Answer():
             _check_description(message)
@@ -172,7 +181,7 @@ def _check(correct: bool, what: str) -> None:
         raise SignalDecodeError(f"{what} is not allowed")
 
 
-def _check_description(message: Offer | Answer) -> None:
+def _check_description(message: Description) -> None:
     _check_ufrag(message.ufrag)
     _check(_PWD.fullmatch(message.pwd) is not None, "the pwd")
     _check(0 < message.pacing <= _MAX_PACING, "the pacing")

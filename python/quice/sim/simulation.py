@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from quice.server import Server
+from quice.server.relay import RelaySettings
 from quice.sim.clock import SimLoop, end_all, virtual_time
 from quice.sim.entropy import seeded
 from quice.sim.host import Host
@@ -61,13 +62,16 @@ class Simulation:
                 task.result()
         return result
 
-    async def server(self, name: str = "server", *, link: Conditions = _CALM, ipv6: bool = False) -> Server:
+    async def server(
+        self, name: str = "server", *, link: Conditions = _CALM, ipv6: bool = False, relay: bool = True
+    ) -> Server:
         """Start `quice serve` on a new public host of this name; it serves until the end of the simulation.
 
-        Peers are given its `url`. link: the host's way to the internet.
+        Peers are given its `url`. link: the host's way to the internet. relay: whether it relays, too, so that any two
+        peers that reach it reach each other.
         """
         with self.world.host(name, ipv6=int(ipv6), link=link):
-            return await Server().__aenter__()
+            return await Server(relay=RelaySettings(serve=relay)).__aenter__()
 
     def close(self) -> None:
         """End all programs, then switch off their hosts."""

@@ -1,0 +1,77 @@
+"""Whether the peer of a connection is heard from, for as long as something waits for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+
+from quice import _native
+from quice.pump import Pump
+
+_TICK = 0.25
+"""Seconds between two looks at what has come."""
+_IDLE_TICK = 2.0
+"""The same, after a while in which nothing was sent and nothing came: each time twice as long, and at most this."""
+_LONG = 0.5
+"""Seconds of silence after which what was lost is not left to wait for the next probe timeout."""
+
+
+class Hearing:
+    """Looks at one connection's counts, and tells when the peer is silent that should not be."""
+
+    def __init__(
+        self, native: _native.Connection, pump: Pump, on_tick: Callable[[], None], nudges: bool = True
+    ) -> None:
+        """`on_tick`: called after each look."""
+        self._native = native
+        self._pump = pump
+        self._on_tick = on_tick
+        self._nudges = nudges
+        self._loop = asyncio.get_running_loop()
+        self._silence = 0.0
+        self._sent = self._received = 0
+        self._pause = _TICK
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, _wake, weakref.ref(self))
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds the peer has owed an answer."""
+        try:
+            return self._native.silence()
+        except _native.ConnectionGone:
+            return 0.0
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        try:
+            active = self._look()
+        except _native.ConnectionGone:
+            return
+        self._pause = _TICK if active else min(2 * self._pause, _IDLE_TICK)
+        self._timer = self._loop.call_later(self._pause, _wake, weakref.ref(self))
+        self._on_tick()
+
+    def _look(self) -> bool:
+        """Returns whether anything happens."""
+        stats, silence = self._native.stats(), self._native.silence()
+        if silence < _LONG <= self._silence and self._nudges:
+            self._native.nudge()
+            self._pump.wake()
+        self._silence = silence
+        counts = stats["sent_datagrams"], stats["received_datagrams"]
+        active = counts != (self._sent, self._received) or silence > 0
+        self._sent, self._received = counts
+        return active
+
+
+def _wake(reference: weakref.ref[Hearing]) -> None:
+    # A connection that nobody holds any more is not kept for this.
+    if (hearing := reference()) is not None:
+        hearing._tick()

@@ -1,0 +1,221 @@
+"""How an endpoint and its peers come together: sessions that end in a connection, and those that go on with one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from quice.challenges import Improvement
+from quice.connection import Connection
+from quice.errors import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointClosedError,
+    HandshakeError,
+    NoPathError,
+    SignallingError,
+)
+from quice.ice import CandidatePair
+from quice.identity import PeerId
+from quice.meeting import Meeting, refuse
+from quice.policy import Policy
+from quice.session import Session
+from quice.signal.interface import Signalling
+from quice.signal.messages import VERSION, Establish, Offer, Refuse, RefuseReason, SignalDecodeError
+from quice.surroundings import Surroundings
+from quice.upkeep import Upkeep
+from quice.wire import Address
+
+_HANDSHAKE_TIMEOUT = 10.0
+"""Seconds from the choice of a pair to the handshake of the peer who began the session: it follows at once."""
+_MAX_RESPONSES = 64
+
+
+class Beginner(Protocol):
+    """What begins a handshake."""
+
+    def __call__(
+        self,
+        peer: PeerId,
+        alpn: str,
+        address: Address,
+        local: str | None = None,
+        race: int | None = None,
+        initial_id: bytes | None = None,
+    ) -> Connection:
+        """Raises `HandshakeError` when there is nothing to begin with, and `_native.RaceWon`."""
+
+
+class Introductions:
+    """All sessions of an endpoint, on both sides."""
+
+    def __init__(
+        self,
+        us: PeerId,
+        alpns: tuple[str, ...],
+        surroundings: Surroundings,
+        improvement: Improvement,
+        policy: Policy,
+        *,
+        begin: Beginner,
+        offer: Callable[[Connection], None],
+        connections: Callable[[], Iterable[Connection]],
+    ) -> None:
+        """`policy`: for the connections that peers make. `offer` has one accepted; `connections`: those there are."""
+        self._us = us
+        self._alpns = alpns
+        self._surroundings = surroundings
+        self._improvement = improvement
+        self._policy = policy
+        self._begin = begin
+        self._offer = offer
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._races = itertools.count(1)
+        self._meetings: dict[bytes, Meeting] = {}
+        self._responding = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """Begin and answer no more."""
+        self._closed = True
+
+    async def reach(
+        self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float, establish: Establish, policy: Policy
+    ) -> Connection:
+        """Connect by candidates; `Endpoint.connect` says what it raises."""
+        if policy is Policy.RELAY and not self._surroundings.relays.are_there:
+            await signalling.close()
+            raise NoPathError("the policy is to use relays alone, and this endpoint has none: name some in `relays`")
+        meeting, session = self._meet(peer, alpn, signalling, policy)
+        try:
+            connection = await asyncio.wait_for(self._initiate(session, meeting, alpn, establish), timeout)
+        except BaseException as error:
+            meeting.close()
+            await self._end(session)
+            if isinstance(error, asyncio.TimeoutError):
+                raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
+            if isinstance(error, ConnectionClosedError):
+                raise HandshakeError(str(error)) from error
+            raise
+        self._settle(session, meeting, connection, policy)
+        return connection
+
+    async def respond(self, peer: PeerId, signalling: Signalling) -> None:
+        """Take part in a session that `peer` begins; see `Endpoint.respond`."""
+        try:
+            offer = await signalling.receive()
+            if isinstance(offer, Offer):
+                upkeep = self._continued(peer, offer)
+                if upkeep is not None:
+                    await upkeep.answer(signalling, offer)
+                    return
+                if (refusal := self._refusal(offer)) is None:
+                    await self._respond(peer, offer, signalling)
+                    return
+                await signalling.send(refusal)
+        except SignalDecodeError as error:
+            raise SignallingError(f"the peer's message was not understood: {error}") from None
+        except BaseException:
+            await signalling.close()
+            raise
+        await signalling.close()
+
+    def accompany(self, connection: Connection, policy: Policy, *, leads: bool) -> None:
+        """A connection was made straight to an address: from now on it is looked after."""
+        improve = self._improvement.lead if leads else self._improvement.follow
+        connection._paths = improve(connection._native, self._surroundings)
+        if connection._paths is None and connection._control is not None:
+            upkeep = Upkeep(self._surroundings, connection, leads=leads, policy=policy)
+            if not all(path.remote.ip.is_loopback for path in connection.paths):
+                upkeep.begin_alone()
+
+    def on_handshake(self, connection: Connection, tag: bytes | None) -> None:
+        """A peer has made this connection, for the session with this tag or for none."""
+        if tag is None:
+            self.accompany(connection, self._policy, leads=False)
+            self._offer(connection)
+        elif (meeting := self._meetings.get(tag)) is not None:
+            meeting.on_handshake(connection)
+        else:
+            refuse(connection)
+
+    async def _initiate(self, session: Session, meeting: Meeting, alpn: str, establish: Establish) -> Connection:
+        await session.initiate(alpn, establish)
+        return await meeting.connected
+
+    async def _respond(self, peer: PeerId, offer: Offer, signalling: Signalling) -> None:
+        meeting, session = self._meet(peer, offer.alpn, signalling, self._policy, offer)
+        self._responding += 1
+        try:
+            await session.respond()
+            connection = await meeting.connected
+        except BaseException:
+            meeting.close()
+            await self._end(session)
+            raise
+        finally:
+            self._responding -= 1
+        connection.connect_seconds = self._loop.time() - meeting.began
+        self._settle(session, meeting, connection, self._policy)
+        self._offer(connection)
+
+    def _refusal(self, offer: Offer) -> Refuse | None:
+        if offer.version != VERSION:
+            return Refuse(reason=RefuseReason.VERSION)
+        if offer.continues is not None:
+            return Refuse(reason=RefuseReason.GONE)
+        if offer.alpn not in self._alpns:
+            return Refuse(reason=RefuseReason.ALPN)
+        if offer.establish is Establish.UNKNOWN:
+            return Refuse(reason=RefuseReason.ESTABLISH, text="this side does not know that way of establishing")
+        if self._closed or self._responding >= _MAX_RESPONSES:
+            return Refuse(reason=RefuseReason.BUSY)
+        return None
+
+    def _continued(self, peer: PeerId, offer: Offer) -> Upkeep | None:
+        """What looks after the connection with this peer that the offer is about, if there is one."""
+        if offer.continues is None or offer.version != VERSION:
+            return None
+        upkeeps = [each._upkeep for each in self._connections() if each._peer == peer and not each.is_closed]
+        return next((each for each in upkeeps if each is not None and each.name == offer.continues), None)
+
+    def _meet(
+        self, peer: PeerId, alpn: str, signalling: Signalling, policy: Policy, offer: Offer | None = None
+    ) -> tuple[Meeting, Session]:
+        if self._closed:
+            raise EndpointClosedError
+        number = next(self._races)
+        relays = self._surroundings.relays
+
+        def attempt(pair: CandidatePair) -> Connection:
+            remote = pair.remote.address
+            relays.open(pair.base, remote, session)
+            return self._begin(peer, alpn, remote, relays.host_of(pair.base), number, session.new_initial_id())
+
+        def learn(remote: Address) -> None:
+            session.learn(remote)
+
+        meeting = Meeting(self._us, peer, offer is None, attempt, learn, _HANDSHAKE_TIMEOUT)
+        session = Session(self._surroundings, signalling, meeting, controls=offer is None, policy=policy, offer=offer)
+        self._meetings[session.tag] = meeting
+        return meeting, session
+
+    def _settle(self, session: Session, meeting: Meeting, connection: Connection, policy: Policy) -> None:
+        """The session has its connection, which is looked after from now on."""
+        self._meetings.pop(session.tag, None)
+        pair = meeting.pair
+        improve = self._improvement.follow if pair is None else self._improvement.lead
+        connection._paths = improve(connection._native, self._surroundings)
+        if connection._paths is not None:
+            # The connection looks for better paths by itself: the session has done its part.
+            connection._session = session
+            self._surroundings.spawn(self._end(session), "quice session's end")
+            return
+        Upkeep(self._surroundings, connection, leads=pair is not None, policy=policy).begin(session, pair)
+
+    async def _end(self, session: Session) -> None:
+        self._meetings.pop(session.tag, None)
+        await session.close()

@@ -1,0 +1,24 @@
+"""A TURN server that an endpoint may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quice.stun.auth import LongTerm
+from quice.turn.uri import ServerUri
+
+
+@dataclass(frozen=True)
+class RelayServer:
+    """A TURN server, by the ways to reach it, the best first, and what it knows us by."""
+
+    uris: tuple[ServerUri, ...]
+    credentials: LongTerm
+
+    @classmethod
+    def parse(cls, uris: str | Sequence[str], username: str, password: str) -> RelayServer:
+        """`uris`: `turn:` and `turns:` URIs of one server (RFC 7065), such as `turn:relay.example.org` and
+        `turns:relay.example.org:443?transport=tcp`. Raises `ValueError` for what is none."""
+        texts = [uris] if isinstance(uris, str) else uris
+        return cls(tuple(ServerUri.parse(text) for text in texts), LongTerm(username, password))

@@ -1,0 +1,390 @@
+"""What an endpoint does for one connection, as long as it lives: it negotiates anew when the network has changed.
+
+A negotiation is a `Session` of its own: fresh candidates of both sides, checks, and a pair that both agree on (an ICE
+restart, RFC 8445 §9). It goes through the connection's control channel, and through the rendezvous server as well when
+no answer comes that way. Either side may begin it; when both do at once, the client's counts. What was in use before
+stays so until a path on the new pair is validated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from typing import cast
+
+from quice import _native
+from quice.connection import Connection
+from quice.control import InbandSignalling
+from quice.errors import ConnectionClosedError, RefusedError, SignallingClosedError, SignallingError
+from quice.hearing import Hearing
+from quice.ice import CandidateKind, CandidatePair
+from quice.path import Places
+from quice.paths import PathKeeper
+from quice.policy import Policy
+from quice.session import Session
+from quice.signal.interface import Signalling
+from quice.signal.joint import JointSignalling
+from quice.signal.messages import Answer, Offer, Refuse, RefuseReason, SignalDecodeError
+from quice.surroundings import Surroundings
+from quice.wire import Address
+
+logger = logging.getLogger(__name__)
+
+_SUSPICION = 0.7
+"""Seconds without any answer to what was sent, after which this side looks whether it is still where it was."""
+_FIRST_PAUSE = 1.0
+_LAST_PAUSE = 10.0
+"""Seconds until it looks again: at first, and doubled each time, at most."""
+_PATIENCE = 0.3
+"""Seconds that the control channel alone has to bring an answer, and three round trips."""
+_LINGER = 10.0
+"""Seconds for which more candidates can be told once a pair is chosen."""
+_RETRIES = (2.0, 300.0)
+"""Seconds after which a connection that goes through a relay, or whose negotiation failed, is negotiated anew; doubled
+each time, up to the second number."""
+
+
+class Negotiation:
+    """One session that is to find a pair for a connection that there is. Implements `quice.session.Introduced`."""
+
+    def __init__(self, upkeep: Upkeep, *ways: Signalling, offer: Offer | None = None) -> None:
+        self._upkeep = upkeep
+        self.signalling = JointSignalling(*ways)
+        self.offer = offer
+        self.by_rendezvous: Signalling | None = None
+        """The way through the rendezvous server, once it is used."""
+        self.session = Session(
+            upkeep.surroundings,
+            self.signalling,
+            self,
+            controls=upkeep.leads,
+            policy=upkeep.policy,
+            offer=offer,
+        )
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether both sides take part."""
+        return self.session.is_answered
+
+    def begin(self, offer: Offer, answer: Answer) -> None:
+        """See `Introduced`."""
+
+    def on_heard(self, source: Address) -> None:
+        """See `Introduced`."""
+
+    def on_hung_up(self) -> None:
+        """See `Introduced`: without a pair, there will be none."""
+        self._upkeep.give_up(self, SignallingClosedError())
+
+    def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
+        """See `quice.session.Observer`."""
+
+    def on_valid(self, pair: CandidatePair) -> None:
+        """See `quice.session.Observer`."""
+
+    def on_selected(self, pair: CandidatePair) -> None:
+        """See `quice.session.Observer`."""
+        self._upkeep.conclude(self, pair)
+
+    def on_failed(self, error: Exception) -> None:
+        """See `quice.session.Observer`."""
+        self._upkeep.give_up(self, error)
+
+
+class Upkeep:
+    """Keeps one connection reachable, on either side."""
+
+    def __init__(self, surroundings: Surroundings, connection: Connection, *, leads: bool, policy: Policy) -> None:
+        """`leads`: whether this side is the connection's client, which alone opens paths, and so controls."""
+        self.surroundings = surroundings
+        self.connection = connection
+        self.leads = leads
+        self.policy = policy
+        self.name: bytes | None = None
+        """What both sides call the connection in signalling."""
+        self._session: Session | None = None
+        self._keeper: PathKeeper | None = None
+        self._negotiation: Negotiation | None = None
+        self._last_offer: str | None = None
+        self._relayed: set[Address] = set()
+        """Where relays of the peer's are or were."""
+        self._loop = asyncio.get_running_loop()
+        self._hearing = Hearing(connection._native, surroundings.pump, self._on_tick, nudges=leads)
+        self._next_try, self._try_pause = _SUSPICION, _FIRST_PAUSE
+        self._retry, _ = _RETRIES
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        connection._upkeep = self
+        connection._places = Places(surroundings.relays.address_at, self._is_relayed)
+        if connection._control is not None:
+            connection._control.on_session(self._on_session)
+
+    def begin(self, session: Session, pair: CandidatePair | None) -> None:
+        """The session has made the connection, on this pair if this side is the client."""
+        self.name = session.tag
+        self._adopt(session)
+        if pair is not None and self.leads:
+            self._keep_paths(pair, session)
+            if session.selected is not None and self._keeper is not None:
+                self._keeper.on_selected(session.selected)
+        else:
+            pair = session.pair_of(self.connection)
+        if pair is not None and not pair.relays:
+            # Of a relay the agents know better whether there is another way.
+            session.use(pair)
+        self._loop.call_later(_LINGER, self._hang_up, session)
+        self._look_for_better()
+
+    def begin_alone(self) -> None:
+        """The connection was made straight to an address: look for a better one."""
+        if self.leads and self.connection._control is not None:
+            self.negotiate()
+
+    def on_moved(self) -> None:
+        """The network is another than before."""
+        self._retry, _ = _RETRIES
+        self.negotiate()
+
+    def on_path_lost(self) -> None:
+        """A path was given up: perhaps this side is not where it was, or the peer."""
+        if not self._closed:
+            self.surroundings.doubt()
+            if self.leads:
+                self.on_moved()
+
+    def negotiate(self) -> None:
+        """Find out how the two sides reach each other now. No effect while they do."""
+        if self._closed:
+            return
+        if self._negotiation is None:
+            ways = [control.open()] if (control := self.connection._control) is not None else []
+            self._negotiation = Negotiation(self, *ways)
+            self.surroundings.spawn(self._initiate(self._negotiation), "quice negotiation")
+        elif self._is_cut_off:
+            self.surroundings.spawn(self._call_by_rendezvous(self._negotiation), "quice negotiation")
+
+    async def answer(self, signalling: Signalling, offer: Offer) -> None:
+        """The peer begins a negotiation."""
+        ongoing = self._negotiation
+        if offer.ufrag == self._last_offer:
+            # The same offer by another way, by which the answer may get through.
+            if ongoing is not None:
+                await ongoing.signalling.add(signalling)
+            else:
+                await signalling.close()
+            return
+        if ongoing is not None and ongoing.offer is None and not ongoing.is_answered and self.leads:
+            await _refuse(signalling, RefuseReason.CROSSED)
+            return
+        self._last_offer = offer.ufrag
+        if not isinstance(signalling, InbandSignalling):
+            # The peer does not get through to us: perhaps it is we who are not where we were.
+            self.surroundings.doubt()
+        self._negotiation = negotiation = Negotiation(self, signalling, offer=offer)
+        if ongoing is not None:
+            await ongoing.session.close()
+        if self.name is None:
+            self.name = negotiation.session.tag
+        try:
+            await negotiation.session.respond()
+        except SignallingError as error:
+            self.give_up(negotiation, error)
+
+    def conclude(self, negotiation: Negotiation, pair: CandidatePair) -> None:
+        """A negotiation has found a pair."""
+        if negotiation is not self._negotiation:
+            return
+        self._negotiation = None
+        former, session = self._session, negotiation.session
+        self._adopt(session)
+        if former is not None:
+            self._end(former)
+        if not self.leads:
+            self._relocate(pair)
+        else:
+            if self._keeper is None:
+                self._keep_paths(self._first_pair(pair, session), session)
+            else:
+                self._keeper.follow(session)
+            if self._keeper is not None:
+                session.observe(self._keeper)
+                self._keeper.on_selected(pair)
+        self._loop.call_later(_LINGER, self._hang_up, session)
+        self._look_for_better()
+
+    def give_up(self, negotiation: Negotiation, error: Exception) -> None:
+        """A negotiation has failed, if it has not succeeded before."""
+        if negotiation is not self._negotiation:
+            return
+        self._end(negotiation.session)
+        self._negotiation = None
+        crossed = isinstance(error, RefusedError) and error.reason == RefuseReason.CROSSED.value
+        if not crossed:
+            logger.info("no other way to the peer was found: %s", error)
+            self._look_for_better()
+
+    def set_policy(self, policy: Policy) -> None:
+        """Use and tell other candidates from now on."""
+        if policy is not self.policy:
+            self.policy = policy
+            self._retry, _ = _RETRIES
+            ongoing, self._negotiation = self._negotiation, None
+            if ongoing is not None:
+                self._end(ongoing.session)
+            self.negotiate()
+
+    def close(self) -> None:
+        """The connection is over."""
+        if self._closed:
+            return
+        self._closed = True
+        self._hearing.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._keeper is not None:
+            self._keeper.close()
+        for session in self._sessions:
+            self._end(session)
+        self.surroundings.relays.release(self)
+
+    @property
+    def _sessions(self) -> list[Session]:
+        negotiating = self._negotiation.session if self._negotiation is not None else None
+        return [session for session in (self._session, negotiating) if session is not None]
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether what is sent now will probably not arrive."""
+        if self._hearing.silence >= _SUSPICION:
+            return True
+        here = {base.address.host for base in self.surroundings.bases}
+        relays = self.surroundings.relays
+        locals_ = [path.local for path in self.connection.paths]
+        return not any(local is None or local.host in here or relays.is_relayed(local) for local in locals_)
+
+    async def _initiate(self, negotiation: Negotiation) -> None:
+        session, connection = negotiation.session, self.connection
+        if connection._control is None or self._is_cut_off:
+            await self._call_by_rendezvous(negotiation)
+        if self.name is None:
+            # Both sides call it so: this is the first session they have.
+            self.name = session.tag
+        try:
+            await session.initiate(connection.alpn, continues=self.name)
+        except (SignallingError, ConnectionClosedError) as error:
+            self.give_up(negotiation, error)
+            return
+        rtt = min((path.rtt for path in connection.paths), default=0.0)
+        await asyncio.sleep(_PATIENCE + 3 * rtt)
+        if negotiation is self._negotiation and not negotiation.is_answered:
+            await self._call_by_rendezvous(negotiation)
+
+    async def _call_by_rendezvous(self, negotiation: Negotiation) -> None:
+        """Have the rendezvous server carry what the connection itself may not."""
+        rendezvous, way = self.surroundings.rendezvous, negotiation.by_rendezvous
+        if rendezvous is not None and (way is None or not negotiation.signalling.has(way)):
+            negotiation.by_rendezvous = way = rendezvous.open(self.connection.peer)
+            await negotiation.signalling.add(way)
+
+    def _on_session(self, signalling: InbandSignalling) -> None:
+        self.surroundings.spawn(self._hear_out(signalling), "quice negotiation")
+
+    async def _hear_out(self, signalling: InbandSignalling) -> None:
+        with contextlib.suppress(SignallingError, SignalDecodeError):
+            offer = await signalling.receive()
+            if isinstance(offer, Offer) and not self._closed:
+                await self.answer(signalling, offer)
+                return
+        await signalling.close()
+
+    def _relocate(self, pair: CandidatePair) -> None:
+        """As the server, where a path's own end is gone: answer from where this side is now."""
+        surroundings, native = self.surroundings, self.connection._native
+        here = {base.address.host for base in surroundings.bases}
+        with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
+            for path in native.paths():
+                local = cast("tuple[str, int] | None", path["local"])
+                if local is None or local[0] in here or surroundings.relays.is_host(local[0]):
+                    continue
+                surroundings.relays.open(pair.base, pair.remote.address, self)
+                native.relocate_path(cast("int", path["id"]), surroundings.relays.host_of(pair.base))
+            surroundings.pump.wake()
+
+    def _is_relayed(self, remote: Address) -> bool:
+        """Whether a relay of the peer's is at this address."""
+        for session in self._sessions:
+            relayed = (pair.remote for pair in session.pairs if pair.remote.kind is CandidateKind.RELAYED)
+            self._relayed.update(candidate.address for candidate in relayed)
+        return remote in self._relayed
+
+    def _first_pair(self, pair: CandidatePair, session: Session) -> CandidatePair:
+        """The pair that the connection is on already, which was made without a session."""
+        return session.pair_of(self.connection) or pair
+
+    def _keep_paths(self, first: CandidatePair, session: Session) -> None:
+        keeper = PathKeeper(self.connection._native, self.surroundings, first, session, self._hearing)
+        self._keeper = self.connection._paths = keeper
+        session.observe(keeper)
+
+    def _adopt(self, session: Session) -> None:
+        self._session = self.connection._session = session
+        session.entrust()
+
+    def _hang_up(self, session: Session) -> None:
+        if session is self._session and not self._closed:
+            self.surroundings.spawn(session.hang_up(), "quice session's end")
+
+    def _end(self, session: Session) -> None:
+        self.surroundings.spawn(session.close(), "quice session's end")
+
+    def _on_tick(self) -> None:
+        if self._keeper is not None:
+            self._keeper.on_tick()
+        silence = self._hearing.silence
+        if silence < _SUSPICION:
+            self._next_try, self._try_pause = _SUSPICION, _FIRST_PAUSE
+        elif silence >= self._next_try:
+            self._next_try = silence + self._try_pause
+            self._try_pause = min(2 * self._try_pause, _LAST_PAUSE)
+            self.surroundings.doubt()
+            self._insist()
+
+    def _insist(self) -> None:
+        """The peer is silent: negotiate, or say again what it may not have heard."""
+        ongoing = self._negotiation
+        if ongoing is None:
+            self.negotiate()
+        elif ongoing.offer is None and not ongoing.is_answered:
+            self.surroundings.spawn(self._call_by_rendezvous(ongoing), "quice negotiation")
+
+    def _look_for_better(self) -> None:
+        """Try again after a while, unless there is nothing to be found."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._closed or not self.leads or self.connection._control is None:
+            return
+        self._timer = self._loop.call_later(self._retry, self._try_again)
+        self._retry = min(2 * self._retry, _RETRIES[1])
+
+    def _try_again(self) -> None:
+        self._timer = None
+        if self._wants_better:
+            self.negotiate()
+        else:
+            self._retry, _ = _RETRIES
+
+    @property
+    def _wants_better(self) -> bool:
+        if self._session is None or self._session.selected is None:
+            return True
+        return self.policy is Policy.AUTO and self._session.selected.relays > 0
+
+
+async def _refuse(signalling: Signalling, reason: RefuseReason) -> None:
+    with contextlib.suppress(SignallingError):
+        await signalling.send(Refuse(reason=reason))
+    await signalling.close()
