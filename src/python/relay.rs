@@ -11,7 +11,10 @@ use pyo3::types::PyBytes;
 
 use super::address::{HostPort, host_ip, parse, text};
 use super::buffer::Buffer;
-use crate::relay::{Command, Counts, FiveTuple, Network, News, Shared, start};
+use crate::relay::counts::Counts;
+use crate::relay::forwarder::start;
+use crate::relay::shared::{Command, FiveTuple, News, Shared};
+use crate::relay::switch::Network;
 use crate::udp::Socket;
 
 /// Connections that the system may hold for us until we accept them.
@@ -43,8 +46,7 @@ impl PyRelay {
                 Ok(Network { address, prefix })
             })
             .collect::<PyResult<Vec<_>>>()?;
-        let shared = Arc::new(Shared::new()?);
-        let thread = start(shared.clone(), rate, allowed)?;
+        let (shared, thread) = start(rate, allowed)?;
         Ok(Self {
             shared,
             thread: Mutex::new(Some(thread)),

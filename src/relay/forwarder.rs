@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use noq_proto::Transmit;
-use polling::{AsRawSource, AsSource, Event, Events, PollMode};
 use rustc_hash::FxHashMap;
 
 use super::allocation::Client;
@@ -30,28 +32,37 @@ const MAX_CONNECTIONS_OF_ONE: usize = 64;
 const IDLE: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// What an event of the poller is about: the lower bits of its key.
+/// Events that are taken at once; the others wait for the next turn.
+const EVENTS: usize = 256;
+
+/// What an event is about: the lower bits of its token.
 const LISTENER: usize = 0;
 const ACCEPTOR: usize = 1;
 const CONNECTION: usize = 2;
 const RELAYED_V4: usize = 3;
 const RELAYED_V6: usize = 4;
 const KINDS: usize = 8;
+const COMMANDS: Token = Token(usize::MAX);
 
 /// Start forwarding. `rate`: bytes a second that each owner may have carried. `allowed`: networks in which even
 /// addresses of this machine may be reached.
 pub fn start(
-    shared: Arc<Shared>,
     rate: Option<f64>,
     allowed: Vec<Network>,
-) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new()
+) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
+    let poll = Poll::new()?;
+    let registry = poll.registry().try_clone()?;
+    let shared = Arc::new(Shared::new(Waker::new(&registry, COMMANDS)?)?);
+    let theirs = shared.clone();
+    let thread = thread::Builder::new()
         .name("quice-relay".into())
-        .spawn(move || Forwarder::new(shared, Switch::new(rate, allowed)).run())
+        .spawn(move || Forwarder::new(theirs, registry, Switch::new(rate, allowed)).run(poll))?;
+    Ok((shared, thread))
 }
 
 struct Forwarder {
     shared: Arc<Shared>,
+    registry: Registry,
     listeners: Vec<Rc<Socket>>,
     acceptors: Vec<TcpListener>,
     relayed: FxHashMap<(u64, bool), Rc<Socket>>,
@@ -59,13 +70,15 @@ struct Forwarder {
     /// Connections by who they are to the control plane.
     numbers: FxHashMap<FiveTuple, u64>,
     next_number: u64,
+    accepting: bool,
     swept: Instant,
 }
 
 impl Forwarder {
-    fn new(shared: Arc<Shared>, switch: Switch) -> Self {
+    fn new(shared: Arc<Shared>, registry: Registry, switch: Switch) -> Self {
         Self {
             shared,
+            registry,
             listeners: Vec::new(),
             acceptors: Vec::new(),
             relayed: FxHashMap::default(),
@@ -73,16 +86,23 @@ impl Forwarder {
             switch,
             numbers: FxHashMap::default(),
             next_number: 0,
+            accepting: true,
         }
     }
 
-    fn run(mut self) {
+    fn run(mut self, mut poll: Poll) {
         let mut buffer = ReceiveBuffer::new();
-        let mut events = Events::new();
+        let mut events = Events::with_capacity(EVENTS);
+        // A source is only told to be ready when it becomes so: what was left there is looked for again.
+        let mut left = Vec::new();
         loop {
-            events.clear();
-            let patience = (!self.numbers.is_empty()).then_some(SWEEP);
-            if self.shared.poller.wait(&mut events, patience).is_err() {
+            let sweeps = !self.numbers.is_empty() || !self.accepting;
+            let patience = if left.is_empty() {
+                sweeps.then_some(SWEEP)
+            } else {
+                Some(Duration::ZERO)
+            };
+            if poll.poll(&mut events, patience).is_err() {
                 // Interrupted by a signal.
                 continue;
             }
@@ -93,8 +113,14 @@ impl Forwarder {
                 }
                 self.obey(command);
             }
-            for event in events.iter() {
-                self.serve(event, &mut buffer);
+            let ready = events.iter().map(|event| event.token());
+            for token in std::mem::take(&mut left).into_iter().chain(ready) {
+                if token == COMMANDS {
+                    continue;
+                }
+                if self.serve(token, &mut buffer) {
+                    left.push(token);
+                }
                 self.flush();
             }
             self.sweep();
@@ -110,7 +136,10 @@ impl Forwarder {
                 self.listeners.push(Rc::new(socket));
             }
             Command::Accept(listener) => {
-                self.watch(&listener, self.acceptors.len() * KINDS + ACCEPTOR);
+                self.watch(
+                    listener.as_raw_fd(),
+                    self.acceptors.len() * KINDS + ACCEPTOR,
+                );
                 self.acceptors.push(listener);
             }
             Command::Own(addresses) => addresses.into_iter().for_each(|ip| switch.add_own(ip)),
@@ -200,7 +229,7 @@ impl Forwarder {
     /// Close a relayed address.
     fn forget(&mut self, id: u64, v6: bool) {
         if let Some(socket) = self.relayed.remove(&(id, v6)) {
-            self.unwatch(socket.as_ref());
+            self.unwatch(socket.fd());
         }
     }
 
@@ -241,17 +270,21 @@ impl Forwarder {
         }
     }
 
-    fn serve(&mut self, event: Event, buffer: &mut ReceiveBuffer) {
-        let index = event.key / KINDS;
-        match event.key % KINDS {
+    /// Do what there is to do at a source. Returns whether something is left.
+    fn serve(&mut self, token: Token, buffer: &mut ReceiveBuffer) -> bool {
+        let index = token.0 / KINDS;
+        match token.0 % KINDS {
             LISTENER => self.serve_listener(index, buffer),
-            ACCEPTOR => self.accept(index),
-            CONNECTION => self.serve_connection(index as u64, event),
+            ACCEPTOR => {
+                self.accept(index);
+                false
+            }
+            CONNECTION => self.serve_connection(index as u64),
             kind => self.serve_relayed(index as u64, kind == RELAYED_V6, buffer),
         }
     }
 
-    fn serve_listener(&mut self, listener: usize, buffer: &mut ReceiveBuffer) {
+    fn serve_listener(&mut self, listener: usize, buffer: &mut ReceiveBuffer) -> bool {
         let socket = self.listeners[listener].clone();
         receive(&socket, buffer, |run| {
             let remote = plain(run.path.remote());
@@ -263,7 +296,7 @@ impl Forwarder {
             };
             let allocation = self.switch.clients.get(&client).copied();
             for datagram in datagrams(&run) {
-                if self.switch.from_client(allocation, run.ecn, datagram) {
+                if self.switch.take_from_client(allocation, run.ecn, datagram) {
                     let server =
                         SocketAddr::new(local.unwrap_or(socket.local.ip()), socket.local.port());
                     let tcp = false;
@@ -277,24 +310,35 @@ impl Forwarder {
                     );
                 }
             }
-        });
+        })
     }
 
-    fn serve_relayed(&mut self, id: u64, v6: bool, buffer: &mut ReceiveBuffer) {
+    fn serve_relayed(&mut self, id: u64, v6: bool, buffer: &mut ReceiveBuffer) -> bool {
         // A command may have closed it since the event.
         let Some(socket) = self.relayed.get(&(id, v6)).cloned() else {
-            return;
+            return false;
         };
         receive(&socket, buffer, |run| {
             let peer = plain(run.path.remote());
             for datagram in datagrams(&run) {
-                self.switch.from_peer(id, peer, run.ecn, datagram);
+                self.switch.take_from_peer(id, peer, run.ecn, datagram);
             }
-        });
+        })
     }
 
     fn accept(&mut self, index: usize) {
-        while let Ok((stream, remote)) = self.acceptors[index].accept() {
+        loop {
+            let (stream, remote) = match self.acceptors[index].accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // One that has given up while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(_) => {
+                    // Mostly, that there is no descriptor left. The next would fail as well.
+                    self.accepting = false;
+                    return;
+                }
+            };
             let remote = plain(remote);
             let all = &self.switch.connections;
             let of_one = || {
@@ -310,23 +354,24 @@ impl Forwarder {
             };
             let number = self.next_number;
             self.next_number += 1;
-            self.watch(&connection.stream, number as usize * KINDS + CONNECTION);
+            self.watch(
+                connection.stream.as_raw_fd(),
+                number as usize * KINDS + CONNECTION,
+            );
             self.numbers.insert(connection.five_tuple(), number);
             self.switch.connections.insert(number, connection);
         }
     }
 
-    fn serve_connection(&mut self, number: u64, event: Event) {
-        if event.writable {
-            self.write(number);
-        }
-        if !event.readable {
-            return;
-        }
+    fn serve_connection(&mut self, number: u64) -> bool {
+        self.write(number);
         let Some(connection) = self.switch.connections.get_mut(&number) else {
-            return;
+            return false;
         };
-        let mut over = connection.read().is_err();
+        let (mut over, more) = match connection.read() {
+            Ok(more) => (false, more),
+            Err(_) => (true, false),
+        };
         let five_tuple = connection.five_tuple();
         let allocation = connection.allocation;
         let mut input = std::mem::take(&mut connection.input);
@@ -343,18 +388,23 @@ impl Forwarder {
             let Some(frame) = input.get(start..start + length) else {
                 break;
             };
-            if self.switch.from_client(allocation, None, frame) {
+            if self.switch.take_from_client(allocation, None, frame) {
                 self.request(five_tuple, frame);
             }
             start += length;
         }
         input.drain(..start);
+        if allocation.is_none() {
+            // A stranger's connection is to hold no more than what it has begun to say.
+            input.shrink_to_fit();
+        }
         if let Some(connection) = self.switch.connections.get_mut(&number) {
             connection.input = input;
         }
         if over {
             self.hang_up(number);
         }
+        more && !over
     }
 
     /// Hand a request to the control plane.
@@ -398,17 +448,9 @@ impl Forwarder {
         let Some(connection) = self.switch.connections.get_mut(&number) else {
             return;
         };
-        let Ok(left) = connection.flush() else {
+        // What is left waits for room: then the connection is ready again.
+        if connection.flush().is_err() {
             self.hang_up(number);
-            return;
-        };
-        if left != connection.watched {
-            connection.watched = left;
-            let key = number as usize * KINDS + CONNECTION;
-            let interest = Event::new(key, true, left);
-            let poller = &self.shared.poller;
-            // It fails for a descriptor that is not watched, which this one is.
-            let _ = poller.modify_with_mode(&connection.stream, interest, PollMode::Level);
         }
     }
 
@@ -416,7 +458,7 @@ impl Forwarder {
         let Some(connection) = self.switch.connections.remove(&number) else {
             return;
         };
-        self.unwatch(&connection.stream);
+        self.unwatch(connection.stream.as_raw_fd());
         let client = connection.five_tuple();
         self.numbers.remove(&client);
         if connection.allocation.is_some() {
@@ -425,7 +467,7 @@ impl Forwarder {
         }
     }
 
-    /// End connections that came for nothing.
+    /// End connections that came for nothing, and take others where there was no room.
     fn sweep(&mut self) {
         if self.switch.now - self.swept < SWEEP {
             return;
@@ -442,33 +484,34 @@ impl Forwarder {
         for number in idle {
             self.hang_up(number);
         }
+        if !std::mem::replace(&mut self.accepting, true) {
+            (0..self.acceptors.len()).for_each(|index| self.accept(index));
+        }
     }
 
-    fn watch(&self, source: impl AsRawSource, key: usize) {
-        let interest = Event::readable(key);
-        // SAFETY: every source is taken out by `unwatch` before it is closed, or closed with the poller's last user.
-        let watched = unsafe {
-            self.shared
-                .poller
-                .add_with_mode(source, interest, PollMode::Level)
+    fn watch(&self, descriptor: RawFd, token: usize) {
+        // A UDP socket has room again after each datagram that has left: nobody waits for that.
+        let interest = if token % KINDS == CONNECTION {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
         };
+        let watched = self
+            .registry
+            .register(&mut SourceFd(&descriptor), Token(token), interest);
         // The system is out of memory for it: nothing arrives there, and its users give up.
         drop(watched);
     }
 
-    fn unwatch(&self, source: &impl AsSource) {
-        let _ = self.shared.poller.delete(source);
+    fn unwatch(&self, descriptor: RawFd) {
+        let _ = self.registry.deregister(&mut SourceFd(&descriptor));
     }
 }
 
-/// Take in what waits on a socket, for as long as it is its turn.
-fn receive(socket: &Socket, buffer: &mut ReceiveBuffer, mut take: impl FnMut(Run<'_>)) {
-    for _ in 0..BATCHES {
-        // An error here is an ICMP message about an earlier datagram, or an empty socket.
-        if !socket.receive_runs(buffer, &mut take).unwrap_or(false) {
-            break;
-        }
-    }
+/// Take in what waits on a socket, for as long as it is its turn. Returns whether there is probably more.
+fn receive(socket: &Socket, buffer: &mut ReceiveBuffer, mut take: impl FnMut(Run<'_>)) -> bool {
+    // An error here is an ICMP message about an earlier datagram, or an empty socket.
+    (0..BATCHES).all(|_| socket.receive_runs(buffer, &mut take).unwrap_or(false))
 }
 
 /// The datagrams of a run; an empty one is a datagram, too.

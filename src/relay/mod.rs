@@ -5,15 +5,10 @@
 //! which answers with `Command`s. What no command has allowed is dropped.
 
 mod allocation;
-mod counts;
-mod forwarder;
+pub mod counts;
+pub mod forwarder;
 mod frame;
 mod outbox;
-mod shared;
+pub mod shared;
 mod stream;
-mod switch;
-
-pub use counts::Counts;
-pub use forwarder::start;
-pub use shared::{Command, FiveTuple, News, Shared};
-pub use switch::Network;
+pub mod switch;

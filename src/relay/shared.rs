@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use polling::Poller;
+use mio::Waker;
 
 use super::counts::Counts;
 use crate::guardian::Signal;
@@ -60,7 +60,7 @@ pub struct News {
 }
 
 pub struct Shared {
-    pub poller: Poller,
+    waker: Waker,
     /// Readable when there are news.
     pub bell: Signal,
     commands: Mutex<Vec<Command>>,
@@ -69,9 +69,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new() -> io::Result<Self> {
+    /// `waker`: what the thread is woken by for commands.
+    pub fn new(waker: Waker) -> io::Result<Self> {
         Ok(Self {
-            poller: Poller::new()?,
+            waker,
             bell: Signal::new()?,
             commands: Mutex::default(),
             news: Mutex::default(),
@@ -85,8 +86,8 @@ impl Shared {
         commands.push(command);
         drop(commands);
         if first {
-            // It fails only when the descriptor is gone, with the thread.
-            let _ = self.poller.notify();
+            // It fails only for want of memory in the kernel: the next command, or packet, wakes as well.
+            let _ = self.waker.wake();
         }
     }
 

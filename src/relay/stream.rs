@@ -20,8 +20,6 @@ pub struct Connection {
     pub accepted: Instant,
     /// The allocation that was made on it.
     pub allocation: Option<u64>,
-    /// Whether the poller watches for room.
-    pub watched: bool,
     /// What was read and is no whole frame yet.
     pub input: Vec<u8>,
     output: Vec<u8>,
@@ -40,7 +38,6 @@ impl Connection {
             local,
             accepted: now,
             allocation: None,
-            watched: false,
             input: Vec::new(),
             output: Vec::new(),
             written: 0,
@@ -55,16 +52,18 @@ impl Connection {
         }
     }
 
-    /// Read once, behind what an earlier read left over. An error means that the connection is over.
-    pub fn read(&mut self) -> io::Result<()> {
+    /// Read once, behind what an earlier read left over. Returns whether there may be more. An error means that the
+    /// connection is over.
+    pub fn read(&mut self) -> io::Result<bool> {
         let before = self.input.len();
         self.input.resize(before + READ_SIZE, 0);
         let result = self.stream.read(&mut self.input[before..]);
         self.input.truncate(before + *result.as_ref().unwrap_or(&0));
         match result {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Err(error) if !is_temporary(&error) => Err(error),
-            _ => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if is_temporary(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -78,8 +77,8 @@ impl Connection {
         (self.waiting() + size <= MAX_WAITING + RESERVE).then_some(&mut self.output)
     }
 
-    /// Write what waits. Returns whether something is left.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    /// Write what waits, as far as there is room.
+    pub fn flush(&mut self) -> io::Result<()> {
         while self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
                 Ok(count) => self.written += count,
@@ -87,14 +86,14 @@ impl Connection {
                     // What was written makes room before the vector grows without end.
                     self.output.drain(..self.written);
                     self.written = 0;
-                    return Ok(true);
+                    return Ok(());
                 }
                 Err(error) => return Err(error),
             }
         }
         self.output.clear();
         self.written = 0;
-        Ok(false)
+        Ok(())
     }
 
     fn waiting(&self) -> usize {

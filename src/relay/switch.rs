@@ -133,7 +133,7 @@ impl Switch {
     }
 
     /// Data of a client; returns whether it is a request instead, for the control plane.
-    pub fn from_client(
+    pub fn take_from_client(
         &mut self,
         allocation: Option<u64>,
         ecn: Option<EcnCodepoint>,
@@ -185,6 +185,9 @@ impl Switch {
                 }
             }
             None if peer.port() == 0 => return Err(Drop::Forbidden),
+            None if peer.ip().is_loopback() && self.own_ports.contains(&peer.port()) => {
+                return Err(Drop::Forbidden);
+            }
             None => {}
         }
         count(&mut self.counts.to_peers, data);
@@ -199,7 +202,13 @@ impl Switch {
     }
 
     /// Data that came to an allocation's relayed address.
-    pub fn from_peer(&mut self, id: u64, peer: SocketAddr, ecn: Option<EcnCodepoint>, data: &[u8]) {
+    pub fn take_from_peer(
+        &mut self,
+        id: u64,
+        peer: SocketAddr,
+        ecn: Option<EcnCodepoint>,
+        data: &[u8],
+    ) {
         if let Err(reason) = self.carry_in(id, peer, ecn, data) {
             self.counts.drop(reason);
         }
