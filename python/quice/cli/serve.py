@@ -88,9 +88,12 @@ def _relay_settings(
     secret: str | None,
 ) -> RelaySettings:
     from quice.server.relay import RelaySettings
+    from quice.signal.protocol import MAX_RELAYS
 
     if urls and not secret:
         raise UsageError("--turn needs --turn-secret, by which the server there checks credentials")
+    if len(urls) > MAX_RELAYS:
+        raise UsageError(f"--turn can be given {MAX_RELAYS} times at most")
     for url in urls:
         if not url.startswith(("turn:", "turns:")):
             raise UsageError(f"--turn takes a URL like turn:relay.example.org, not {url!r}")

@@ -75,7 +75,9 @@ class Server:
         try:
             self.relay.bind([self._host] if self._host else list(_WILDCARDS), self._stun_port)
             self.relay.protect([self._port])
-            self.rendezvous = Rendezvous(self.relay.port, RelayCredentials(secret, self._relay_urls()))
+            self.rendezvous = Rendezvous(
+                self.relay.port, RelayCredentials(secret, self._relay_urls(), self.relay.challenge)
+            )
             self._web: WebSocketServer = await serve(
                 self.rendezvous.serve,
                 sock=listener,

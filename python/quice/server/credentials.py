@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from quice.identity import PeerId
 from quice.machine import this_machine
 from quice.signal.protocol import RelayServer
@@ -14,19 +16,28 @@ DEFAULT_LIFETIME = 6 * 3600.0
 class RelayCredentials:
     """Makes what registered peers are told of relays."""
 
-    def __init__(self, secret: str, urls: tuple[str, ...], lifetime: float = DEFAULT_LIFETIME) -> None:
-        """`urls`: of relays that take credentials made with the secret; none for no relays."""
-        self.lifetime = lifetime
+    def __init__(self, secret: str, urls: tuple[str, ...], challenge: Callable[[str], tuple[str, bytes]]) -> None:
+        """`urls`: of relays that take credentials made with the secret; none for no relays. `challenge`: realm and
+        nonce for a host, if they are known.
+        """
+        self.lifetime = DEFAULT_LIFETIME
         self._secret = secret
         self._urls = urls
+        self._challenge = challenge
         self._machine = this_machine()
 
-    def issue(self, peer: PeerId) -> tuple[RelayServer, ...]:
-        """The relays, with new credentials for a peer."""
+    def issue(self, peer: PeerId, host: str) -> tuple[RelayServer, ...]:
+        """The relays, with new credentials for a peer, which is on this host as far as is known."""
         if not self._urls:
             return ()
         account = time_limited(self._secret, self._machine.unix_time() + self.lifetime, str(peer))
+        realm, nonce = self._challenge(host)
         relay = RelayServer(
-            urls=self._urls, username=account.username, password=account.password, lifetime=self.lifetime
+            urls=self._urls,
+            username=account.username,
+            password=account.password,
+            lifetime=self.lifetime,
+            realm=realm,
+            nonce=nonce,
         )
         return (relay,)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from quice.errors import BindError
-from quice.forwarder import Forwarder
+from quice.forwarder import Counts, Forwarder
 from quice.machine import NO_SUCH_FAMILY, this_machine
 from quice.server.stun import answer
 from quice.stun.message import Method
@@ -90,9 +90,9 @@ class RelayService:
         return self._serves
 
     @property
-    def forwarder(self) -> Forwarder:
-        """The data path, for what it has counted."""
-        return self._forwarder
+    def counts(self) -> Counts:
+        """What has been carried and dropped so far."""
+        return self._forwarder.counts()
 
     def bind(self, hosts: list[str], port: int) -> None:
         """Serve on these local IP addresses, all on one port. Raises `BindError`.
@@ -112,10 +112,13 @@ class RelayService:
                 self._forwarder = self._new_forwarder()
                 self.port = 0
 
+    def challenge(self, host: str) -> tuple[str, bytes]:
+        """Realm and nonce for clients on this host; empty where it does not relay."""
+        return self.turn.challenge(host, self._loop.time()) if self._serves else ("", b"")
+
     def protect(self, ports: Iterable[int]) -> None:
         """Let nothing through to these ports of this host, nor to the service's own."""
-        own = [address.host for address in self._machine.addresses()]
-        self._forwarder.protect([*own, *self._settings.addresses], [self.port, *ports])
+        self._forwarder.protect([*self._own_hosts(), *self._settings.addresses], [self.port, *ports])
         self._policy.own.update(ipaddress.ip_address(host) for host in self._settings.addresses)
 
     def close(self) -> None:
@@ -182,6 +185,8 @@ class RelayService:
         forwarder = self._forwarder
         match order:
             case Open(number, client, owner, families):
+                # Addresses come and go while the server runs.
+                forwarder.protect(self._own_hosts(), ())
                 forwarder.open(number, client, owner)
                 self.turn.opened(number, {family: self._relay(order, family) for family in families}, now)
             case CloseFamily(number, family):
@@ -214,6 +219,9 @@ class RelayService:
                     logger.warning("no relayed address: %s", error.strerror or error)
                     break
         return INSUFFICIENT_CAPACITY
+
+    def _own_hosts(self) -> list[str]:
+        return [address.host.partition("%")[0] for address in self._machine.addresses()]
 
     def _public_host(self, version: int) -> str | None:
         named = (host for host in self._settings.addresses if ipaddress.ip_address(host).version == version)

@@ -73,7 +73,7 @@ class Rendezvous:
                 task = asyncio.create_task(previous.close(REPLACED, "registered again"))
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
-            relays = self._relay_credentials.issue(peer)
+            relays = self._relay_credentials.issue(peer, _host(connection))
             self._send(connection, Registered(stun_port=self._stun_port, relays=relays))
             if relays:
                 renewal = asyncio.create_task(self._renew_credentials(peer, connection))
@@ -123,7 +123,7 @@ class Rendezvous:
         while True:
             await asyncio.sleep(self._relay_credentials.lifetime / 2)
             # Without room for it, what the peer has holds until the next time.
-            self._send(connection, Relays(relays=self._relay_credentials.issue(peer)))
+            self._send(connection, Relays(relays=self._relay_credentials.issue(peer, _host(connection))))
 
     def _send(self, connection: ServerConnection, message: ToPeer) -> bool:
         """Send without waiting for a slow reader; returns whether there was room for the message."""
@@ -137,3 +137,10 @@ class Rendezvous:
         logger.debug("refused: %s", text)
         self._send(connection, Refused(text=text))
         await connection.close(REFUSED, text)
+
+
+def _host(connection: ServerConnection) -> str:
+    """Where a peer comes from; on a socket of both families IPv4 comes in the clothes of IPv6 (RFC 4291 §2.5.5.2)."""
+    address = connection.remote_address
+    host = str(address[0]) if address else ""
+    return host.removeprefix("::ffff:") if "." in host else host

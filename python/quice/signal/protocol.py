@@ -32,6 +32,8 @@ MAX_RELAYS = 8
 """Relays of one registration, and URLs of one relay."""
 _MAX_URL = 300
 _MAX_CREDENTIAL = 512
+_MAX_CHALLENGE = 128
+"""Characters of a realm and bytes of a nonce. STUN allows more; these are the server's own."""
 _MAX_TEXT = 100
 """ASCII characters of an explanation; RFC 6455 §5.5 leaves a close frame 123 bytes for its reason."""
 _CONTEXT = b"quice rendezvous registration v1\0"
@@ -65,12 +67,16 @@ class RelayServer(msgspec.Struct, frozen=True, kw_only=True):
     """A TURN server, with credentials for it.
 
     urls: one for each way to reach it, the best first (RFC 7065). lifetime: seconds for which the credentials hold.
+    realm, nonce: where the server of the relay knows them, what the relay would challenge the peer with: a client that
+    has them need not ask first. They may be wrong or old by then, and the client is challenged after all.
     """
 
     urls: tuple[str, ...]
     username: str
     password: str
     lifetime: float
+    realm: str = ""
+    nonce: bytes = b""
 
 
 class Registered(_Message, frozen=True, kw_only=True, tag="registered"):
@@ -169,6 +175,8 @@ def _correct_relays(relays: tuple[RelayServer, ...]) -> bool:
         and all(len(url) <= _MAX_URL and url.isprintable() for url in relay.urls)
         and all(0 < len(text) <= _MAX_CREDENTIAL and text.isprintable() for text in (relay.username, relay.password))
         and 0 < relay.lifetime < math.inf
+        and max(len(relay.realm), len(relay.nonce)) <= _MAX_CHALLENGE
+        and relay.realm.isprintable()
         for relay in relays
     )
 

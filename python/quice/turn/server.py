@@ -125,6 +125,10 @@ class TurnServer:
         """How many allocations there are."""
         return len(self._allocations)
 
+    def challenge(self, host: str, now: float) -> tuple[str, bytes]:
+        """Realm and nonce for clients on this host, who save a round trip if they have them beforehand."""
+        return _REALM, self._nonces.make(Address(host, 0), now)
+
     def receive(self, data: bytes, client: FiveTuple, now: float) -> None:
         """Take in a request. What is none is ignored: data and indications are the data path's business."""
         try:
