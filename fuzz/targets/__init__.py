@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import engine, ice, messages, stun, texts, turn
+from fuzz.targets import engine, ice, messages, relay, stun, texts, turn
 
 TARGETS: tuple[Target, ...] = (
     *stun.TARGETS,
@@ -12,5 +12,6 @@ TARGETS: tuple[Target, ...] = (
     *messages.TARGETS,
     *texts.TARGETS,
     *engine.TARGETS,
+    *relay.TARGETS,
 )
 """A new target is added to the `TARGETS` of the module that fits, or of a new one."""

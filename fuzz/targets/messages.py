@@ -30,6 +30,10 @@ _CANDIDATES = (
 )
 _PWD = "0123456789abcdef012345"
 
+_RELAY = protocol.RelayServer(
+    urls=("turn::3478?transport=udp", "turns:relay.example.org"), username="1:me", password="secret", lifetime=3600.0
+)
+
 _SIGNAL = tuple(
     signal.encode(message)
     for message in (
@@ -46,6 +50,8 @@ _TO_PEER = tuple(
     for message in (
         protocol.Challenge(version=1, nonce=_KEY),
         protocol.Registered(stun_port=3478),
+        protocol.Registered(stun_port=3478, relays=(_RELAY,)),
+        protocol.Relays(relays=(_RELAY, _RELAY)),
         protocol.Delivered(sender=_KEY, session=_SESSION, body=_SIGNAL[0]),
         protocol.Undeliverable(to=_KEY, session=_SESSION),
         protocol.Refused(text="no"),
