@@ -77,3 +77,8 @@ def pion(*, lite: bool = False, silence: float | None = None) -> Program:
 def relay_of_pion() -> Path:
     """Pion's TURN server, built if it has to be; raises `BuildError`."""
     return build(_PION, "relay")
+
+
+def client_of_pion() -> Path:
+    """Pion's TURN client, built if it has to be; raises `BuildError`."""
+    return build(_PION, "client")

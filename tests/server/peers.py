@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from quice.identity import Identity, PeerId
 from quice.server import Server
 from quice.signal import protocol
-from quice.signal.protocol import Challenge, Deliver, Delivered, Register, Registered, ToPeer, ToServer
+from quice.signal.protocol import Challenge, Deliver, Delivered, Register, Registered, RelayServer, ToPeer, ToServer
 
 SESSION = b"s" * protocol.SESSION_LENGTH
 
@@ -26,6 +26,7 @@ class RawPeer:
 
     socket: ClientConnection
     identity: Identity = field(default_factory=Identity.generate)
+    relays: tuple[RelayServer, ...] = ()
 
     @property
     def peer(self) -> PeerId:
@@ -47,7 +48,9 @@ class RawPeer:
 
     async def registered(self) -> RawPeer:
         await self.register()
-        assert isinstance(await self.receive(), Registered)
+        registered = await self.receive()
+        assert isinstance(registered, Registered)
+        self.relays = registered.relays
         return self
 
     async def deliver(self, to: PeerId, body: bytes) -> None:

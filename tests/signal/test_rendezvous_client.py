@@ -24,6 +24,8 @@ from quice.signal.protocol import (
     Refused,
     Register,
     Registered,
+    Relays,
+    RelayServer,
     ToPeer,
     Undeliverable,
     decode_to_server,
@@ -77,12 +79,12 @@ async def behaving(behave: Behaviour) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
-async def welcome(connection: ServerConnection) -> Register:
+async def welcome(connection: ServerConnection, relays: tuple[RelayServer, ...] = ()) -> Register:
     """Register whoever comes."""
     await connection.send(protocol.encode(CHALLENGE))
     register = decode_to_server(await connection.recv())
     assert isinstance(register, Register)
-    await connection.send(protocol.encode(Registered(stun_port=0)))
+    await connection.send(protocol.encode(Registered(stun_port=0, relays=relays)))
     return register
 
 
@@ -139,6 +141,56 @@ async def test_a_server_without_stun_names_none() -> None:
 
     async with behaving(behave) as url, client(url) as (one, _):
         assert one.stun_servers == ()
+
+
+async def test_the_relays_are_where_the_server_was_reached_and_their_credentials_are_the_peers_own(
+    server: Server,
+) -> None:
+    port = urlsplit(server.url).port
+    async with client(f"ws://localhost:{port}") as (one, _):
+        (relay,) = one.relays
+        at = f"turn:127.0.0.1:{server.stun.port}"
+        assert relay.urls == (f"{at}?transport=udp", f"{at}?transport=tcp")
+        assert relay.username.partition(":")[2] == str(one._identity.peer)
+        assert relay.lifetime > 0
+
+
+async def test_a_host_that_a_relay_names_itself_is_left_alone() -> None:
+    urls = ("turn:relay.example.org", "turns:[2001:db8::1]:443?transport=tcp", "turn::3478", "turn:?transport=udp")
+    here = ("turn:relay.example.org", "turns:[2001:db8::1]:443?transport=tcp", "turn:127.0.0.1:3478")
+
+    async def behave(connection: ServerConnection) -> None:
+        relay = RelayServer(urls=urls, username="me", password="secret", lifetime=60.0)
+        await welcome(connection, relays=(relay,))
+        await connection.wait_closed()
+
+    async with behaving(behave) as url, client(url) as (one, _):
+        assert one.relays[0].urls == (*here, "turn:127.0.0.1?transport=udp")
+
+
+async def test_relays_that_change_are_told_and_replace_the_others() -> None:
+    def relay(name: str) -> RelayServer:
+        return RelayServer(urls=(f"turn:{name}",), username="me", password="secret", lifetime=60.0)
+
+    async def behave(connection: ServerConnection) -> None:
+        await welcome(connection, relays=(relay("one"),))
+        await connection.send(protocol.encode(Relays(relays=(relay("two"),))))
+        await connection.send(protocol.encode(Relays(relays=())))
+        await connection.wait_closed()
+
+    told: list[list[str]] = []
+    async with behaving(behave) as url:
+        one = RendezvousClient(
+            url,
+            Identity.generate(),
+            Sessions().put_nowait,
+            lambda relays: told.append([relay.urls[0] for relay in relays]),
+        )
+        await one.start()
+        await until(lambda: len(told) == 3)
+        assert told == [["turn:one"], ["turn:two"], []]
+        assert one.relays == ()
+        await one.close()
 
 
 async def test_after_a_restart_of_the_server_a_peer_can_be_reached_again() -> None:

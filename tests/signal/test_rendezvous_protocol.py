@@ -21,6 +21,8 @@ from quice.signal.protocol import (
     Refused,
     Register,
     Registered,
+    Relays,
+    RelayServer,
     ToPeer,
     ToServer,
     Undeliverable,
@@ -31,6 +33,9 @@ from quice.signal.protocol import (
 )
 
 KEY, SESSION = bytes(32), bytes(16)
+RELAY = RelayServer(
+    urls=("turn::3478?transport=udp",), username="1:me", password="secret", lifetime=60.0, realm="q", nonce=b"nonce"
+)
 TO_PEER: list[ToPeer] = [
     Challenge(version=VERSION, nonce=bytes(32)),
     Registered(stun_port=0),
@@ -38,6 +43,9 @@ TO_PEER: list[ToPeer] = [
     Delivered(sender=KEY, session=SESSION, body=bytes(MAX_BODY)),
     Undeliverable(to=KEY, session=SESSION),
     Refused(text="the signature is wrong"),
+    Registered(stun_port=0, relays=(RELAY,) * 8),
+    Relays(relays=()),
+    Relays(relays=(RELAY,)),
 ]
 TO_SERVER: list[ToServer] = [
     Register(version=VERSION, peer=KEY, signature=bytes(64)),
@@ -77,6 +85,26 @@ def test_a_server_reads_what_a_peer_wrote(message: ToServer) -> None:
         (TO_PEER[4], {"session": b""}),
         (TO_PEER[5], {"text": "x" * 101}),
         (TO_PEER[5], {"text": "two\nlines"}),
+        (TO_PEER[6], {"relays": (RELAY,) * 9}),
+        *[
+            (TO_PEER[8], {"relays": (msgspec.structs.replace(RELAY, **values),)})
+            for values in (
+                {"urls": ()},
+                {"urls": RELAY.urls * 9},
+                {"urls": ("turn:" + "x" * 300,)},
+                {"urls": ("turn:\n",)},
+                {"username": ""},
+                {"username": "x" * 513},
+                {"password": ""},
+                {"password": "\x1b"},
+                {"realm": "x" * 129},
+                {"realm": "\n"},
+                {"nonce": b"x" * 129},
+                {"lifetime": 0.0},
+                {"lifetime": float("inf")},
+                {"lifetime": float("nan")},
+            )
+        ],
     ],
 )
 def test_a_peer_takes_no_value_of_a_wrong_size(message: ToPeer, values: dict[str, object]) -> None:
