@@ -13,6 +13,7 @@ use super::address::{HostPort, host_ip, parse, text};
 use super::buffer::Buffer;
 use super::config::{PyCredentials, Settings};
 use super::connection::{PyConnection, RaceWon};
+use super::error::os_error;
 use super::event::Event;
 use crate::clock::Clock;
 use crate::driver::{Driver, State};
@@ -73,7 +74,7 @@ impl PyEngine {
 
     fn bind(&self, host: String, port: u16) -> PyResult<(i32, HostPort)> {
         let local = parse(&(host, port))?;
-        let (descriptor, bound) = self.driver.lock().bind(local)?;
+        let (descriptor, bound) = self.driver.lock().bind(local).map_err(os_error)?;
         // The guardian is to watch this socket too.
         self.driver.alarm.set();
         Ok((descriptor, text(bound)))

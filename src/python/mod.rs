@@ -5,6 +5,7 @@ mod buffer;
 mod config;
 mod connection;
 mod engine;
+mod error;
 mod event;
 mod relay;
 

@@ -11,6 +11,7 @@ use pyo3::types::PyBytes;
 
 use super::address::{HostPort, host_ip, parse, text};
 use super::buffer::Buffer;
+use super::error::os_error;
 use crate::relay::counts::Counts;
 use crate::relay::forwarder::start;
 use crate::relay::shared::{Command, FiveTuple, News, Shared};
@@ -62,11 +63,11 @@ impl PyRelay {
     fn listen(&self, host: String, port: u16, tcp: bool) -> PyResult<HostPort> {
         let local = parse(&(host, port))?;
         let (command, bound) = if tcp {
-            let listener = listen(local)?;
+            let listener = listen(local).map_err(os_error)?;
             let bound = listener.local_addr()?;
             (Command::Accept(listener), bound)
         } else {
-            let socket = Socket::bind(local)?;
+            let socket = Socket::bind(local).map_err(os_error)?;
             let bound = socket.local;
             (Command::Listen(socket), bound)
         };
@@ -105,7 +106,7 @@ impl PyRelay {
         if public.is_ipv4() != local.is_ipv4() {
             return Err(PyValueError::new_err("addresses of two families"));
         }
-        let socket = Socket::bind(local)?;
+        let socket = Socket::bind(local).map_err(os_error)?;
         let public = SocketAddr::new(public, socket.local.port());
         self.shared.command(Command::Relay {
             allocation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -278,6 +279,26 @@ async def test_relayed_ports_are_those_that_the_operator_names_and_have_an_end(s
         assert peer.relayed[0].port == port
         async with relayed_peer(server) as another:
             assert (await another.event(Failed)).code == 508
+
+
+async def test_a_relayed_port_that_somebody_else_has_is_passed_over(serve: Serve) -> None:
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(8)]
+        while True:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(("127.0.0.1", 0))
+                first = probe.getsockname()[1]
+            try:
+                for offset, one in enumerate(taken):
+                    one.bind(("127.0.0.1", first + offset))
+                break
+            except OSError:
+                taken = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(8)]
+        # One of two ports is free; of 32 that are tried, so is one but once in four thousand million times.
+        server = await serve(ports=range(first + 7, first + 9))
+        async with relayed_peer(server) as peer:
+            await peer.event(Allocated)
+            assert peer.relayed[0].port == first + 8
 
 
 async def test_an_address_is_free_again_when_its_allocation_is_released(serve: Serve) -> None:
