@@ -510,8 +510,11 @@ impl Forwarder {
 
 /// Take in what waits on a socket, for as long as it is its turn. Returns whether there is probably more.
 fn receive(socket: &Socket, buffer: &mut ReceiveBuffer, mut take: impl FnMut(Run<'_>)) -> bool {
-    // An error here is an ICMP message about an earlier datagram, or an empty socket.
-    (0..BATCHES).all(|_| socket.receive_runs(buffer, &mut take).unwrap_or(false))
+    (0..BATCHES).all(|_| {
+        let received = socket.receive_runs(buffer, &mut take);
+        // Another error is an ICMP message about an earlier datagram: others may wait behind it.
+        received.unwrap_or_else(|error| error.kind() != io::ErrorKind::WouldBlock)
+    })
 }
 
 /// The datagrams of a run; an empty one is a datagram, too.
