@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
@@ -10,8 +11,10 @@ from quice.server import Server
 from quice.server.relay import RelaySettings
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
+from quice.sim.packet import Protocol
 from quice.sim.simulation import Simulation
-from quice.turn.events import Allocated, Bound
+from quice.turn.events import Allocated, Bound, PermissionRefused
+from quice.wire import Address
 from tests.server.relayed import SECRET, relayed_peer
 
 
@@ -44,3 +47,67 @@ async def test_two_clients_behind_nats_reach_each_other_by_their_relayed_address
         assert await other.received() == (b"hello", one.relayed[0])
         other.send(b"back", one.relayed[0])
         assert await one.received() == (b"back", other.relayed[0])
+
+
+async def test_a_permission_ends_in_time_and_the_data_path_knows(simulation: Simulation, host: Host) -> None:
+    alice, bob = (simulation.world.host(name) for name in ("alice", "bob"))
+    heard: list[bytes] = []
+    async with contextlib.AsyncExitStack() as stack:
+        with host:
+            server = await stack.enter_async_context(Server(relay=RelaySettings(secret=SECRET)))
+        with alice:
+            client = await stack.enter_async_context(relayed_peer(server, local=("0.0.0.0", 0)))
+        plain = bob.bind(Protocol.UDP, Address("0.0.0.0", 5000), lambda packet: heard.append(packet.data))
+        at = Address(next(each.host for each in bob.addresses() if not each.ip.is_loopback), 5000)
+        await client.event(Allocated)
+        client.permit(at)
+        await asyncio.sleep(1)
+        client.send(b"there", at)
+        plain.send(b"back", client.relayed[0])
+        await asyncio.sleep(1)
+        assert heard == [b"there"]
+        assert await client.received() == (b"back", at)
+        client.client.forget([at])
+        await asyncio.sleep(300)
+        plain.send(b"too late", client.relayed[0])
+        await asyncio.sleep(1)
+        assert server.relay.counts.drops == {"no permission": 1}
+
+
+async def test_nobody_in_the_relays_own_network_is_reached(simulation: Simulation) -> None:
+    site = simulation.world.site("office", nat=Nat.PORT_RESTRICTED)
+    host, neighbour = site.host("relay"), site.host("neighbour")
+    hidden = Address(next(each.host for each in neighbour.addresses() if not each.ip.is_loopback), 1)
+    async with contextlib.AsyncExitStack() as stack:
+        with host:
+            server = await stack.enter_async_context(Server(relay=RelaySettings(secret=SECRET)))
+            client = await stack.enter_async_context(relayed_peer(server, local=("0.0.0.0", 0)))
+        await client.event(Allocated)
+        client.permit(hidden)
+        refused = await client.event(PermissionRefused)
+        assert refused.code == 403
+        client.permit(Address(client.relayed[0].host, 1))
+        await asyncio.sleep(1)
+        client.send(b"to the server itself", server.stun)
+        await asyncio.sleep(1)
+        assert server.relay.counts.drops == {"forbidden": 1}
+
+
+async def test_an_allocation_lives_while_it_is_kept_up_and_is_gone_soon_after(
+    simulation: Simulation, host: Host
+) -> None:
+    alice = simulation.world.site("home", nat=Nat.PORT_RESTRICTED).host("alice")
+    async with contextlib.AsyncExitStack() as stack:
+        with host:
+            server = await stack.enter_async_context(Server(relay=RelaySettings(secret=SECRET)))
+        with alice:
+            client = await stack.enter_async_context(relayed_peer(server, local=("0.0.0.0", 0)))
+        await client.event(Allocated)
+        relayed = client.relayed
+        await asyncio.sleep(2400)
+        assert client.relayed == relayed
+        assert len(server.relay.turn) == 1
+        client.close(release=False)
+        await asyncio.sleep(601)
+        assert len(server.relay.turn) == 0
+        assert server.relay.turn.timeout() is None

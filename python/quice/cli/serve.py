@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from quice.server.relay import RelaySettings
     from quice.turn.policy import IpNetwork
 
+_DESCRIPTORS = 65_536
+
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Local address to serve on; all of them by default.")] = None,
@@ -69,6 +71,7 @@ async def _serve(
 
     if host is not None and not _is_address(host):
         raise UsageError(f"--host takes an IP address of this machine, not {host!r}")
+    _allow_descriptors()
     async with Server(host, port, stun_port, relay=settings()) as server:
         lines = [f"rendezvous {server.url}", f"STUN       {server.stun}"]
         lines += [f"TURN       {url}" for url in server.turn]
@@ -113,6 +116,18 @@ def _relay_settings(
         rate=rate or None,
         allow=tuple(_network(text) for text in allow),
     )
+
+
+def _allow_descriptors() -> None:
+    """Each peer and each relayed address takes one; the usual limit is for programs that use `select`."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _network(text: str) -> IpNetwork:

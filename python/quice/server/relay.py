@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from quice.errors import BindError
 from quice.forwarder import Counts, Forwarder
 from quice.machine import NO_SUCH_FAMILY, this_machine
+from quice.network import LocalAddress
 from quice.server.stun import answer
 from quice.stun.message import Method
 from quice.turn.orders import (
@@ -35,6 +36,8 @@ DEFAULT_RELAY_PORTS = range(49152, 65536)
 """RFC 8656 §7.2 recommends the dynamic ports."""
 DEFAULT_RELAY_RATE = 12_500_000.0
 """Bytes a second for each peer: 100 Mbit/s. Strangers may register, and pay nothing."""
+_LOOK_INTERVAL = 5.0
+"""Seconds for which this host's addresses are taken as they were: to ask for them takes longer than all the rest."""
 _PORT_TRIES = 32
 _SAME_PORT_TRIES = 8
 _SECRET_LENGTH = 32
@@ -81,6 +84,8 @@ class RelayService:
             secret, self._policy, self._machine.random, self._machine.unix_time, Limits(of_one=settings.quota)
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._here: list[LocalAddress] = []
+        self._look_at = 0.0
         self._closed = False
         self.port = 0
 
@@ -118,7 +123,8 @@ class RelayService:
 
     def protect(self, ports: Iterable[int]) -> None:
         """Let nothing through to these ports of this host, nor to the service's own."""
-        self._forwarder.protect([*self._own_hosts(), *self._settings.addresses], [self.port, *ports])
+        self._look_around(self._loop.time())
+        self._forwarder.protect(self._settings.addresses, [self.port, *ports])
         self._policy.own.update(ipaddress.ip_address(host) for host in self._settings.addresses)
 
     def close(self) -> None:
@@ -185,8 +191,7 @@ class RelayService:
         forwarder = self._forwarder
         match order:
             case Open(number, client, owner, families):
-                # Addresses come and go while the server runs.
-                forwarder.protect(self._own_hosts(), ())
+                self._look_around(now)
                 forwarder.open(number, client, owner)
                 self.turn.opened(number, {family: self._relay(order, family) for family in families}, now)
             case CloseFamily(number, family):
@@ -220,8 +225,12 @@ class RelayService:
                     break
         return INSUFFICIENT_CAPACITY
 
-    def _own_hosts(self) -> list[str]:
-        return [address.host.partition("%")[0] for address in self._machine.addresses()]
+    def _look_around(self, now: float) -> None:
+        """Learn this host's addresses, which come and go while the server runs."""
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_INTERVAL
+            self._here = self._machine.addresses()
+            self._forwarder.protect([local.host.partition("%")[0] for local in self._here], ())
 
     def _public_host(self, version: int) -> str | None:
         named = (host for host in self._settings.addresses if ipaddress.ip_address(host).version == version)
@@ -229,7 +238,7 @@ class RelayService:
 
     def _local_host(self, server: Address, version: int) -> str | None:
         """The address to bind: the one the operator named if it is here, else the one the client reached us by."""
-        here = [local for local in self._machine.addresses() if local.ip.version == version]
+        here = [local for local in self._here if local.ip.version == version]
         public = self._public_host(version)
         if any(local.host == public for local in here):
             return public

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from quice.wire import Address
 
-_RATE = 20.0
-_BURST = 100.0
+_RATE = 100.0
+_BURST = 500.0
 """Answers a second, and at once, to one address: a NAT may have many clients behind it."""
 _MAX_CREDIT = 4096
 _MAX_SOURCES = 4096
