@@ -90,10 +90,11 @@ def _address(url: str, host: str, hosts: tuple[str, ...], by: str | None = None)
 
 
 async def _open(url: str, host: str, by: str | None) -> ClientConnection:
+    # A proxy looks the name up itself.
+    where = {"host": host} if by is None else {}
     try:
         return await connect(
             url,
-            host=host if by is None else None,
             compression=None,
             proxy=by,
             max_size=protocol.MAX_FRAME,
@@ -102,6 +103,7 @@ async def _open(url: str, host: str, by: str | None) -> ClientConnection:
             ping_interval=_KEEPALIVE,
             ping_timeout=_KEEPALIVE,
             write_limit=_WRITE_LIMIT,
+            **where,  # type: ignore[arg-type]
         )
     except (OSError, asyncio.TimeoutError, WebSocketException, ValueError) as error:
         raise ServerUnreachableError(url, str(error)) from error
