@@ -16,6 +16,8 @@ from quice.network import Watch
 from quice.pump import Pump
 from quice.relaying import Relays, RelayServer
 from quice.signal.rendezvous import RendezvousClient
+from quice.stun.auth import LongTerm
+from quice.turn.uri import ServerUri
 from quice.wire import Address, Transmit
 
 logger = logging.getLogger(__name__)
@@ -189,7 +191,13 @@ class Surroundings:
 
     def _use_relays(self) -> None:
         offered = self.rendezvous.relays if self.rendezvous is not None else ()
-        servers = [RelayServer.parse(each.urls, each.username, each.password) for each in offered]
+        servers = [
+            RelayServer(
+                tuple(ServerUri.parse(url) for url in each.urls),
+                LongTerm(each.username, each.password, each.realm, each.nonce),
+            )
+            for each in offered
+        ]
         self.relays.use((*self._relay_servers, *servers))
 
 
