@@ -320,6 +320,8 @@ class Connection:
         self._look_at_paths()
         if self._observer is not None:
             self._observer.on_opened(event.path)
+        if self._upkeep is not None:
+            self._upkeep.on_path_opened()
 
     def _on_path_lost(self, event: Event.PathLost) -> None:
         if self._log is not None:

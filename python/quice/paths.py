@@ -170,6 +170,7 @@ class PathKeeper:
     def close(self) -> None:
         """See `PathObserver`."""
         self._closed = True
+        self._relays.release(self)
 
     def on_tick(self) -> None:
         """Some time has passed: see whether the peer answers, and do what could not be done before."""

@@ -191,13 +191,12 @@ class Surroundings:
 
     def _use_relays(self) -> None:
         offered = self.rendezvous.relays if self.rendezvous is not None else ()
-        servers = [
-            RelayServer(
-                tuple(ServerUri.parse(url) for url in each.urls),
-                LongTerm(each.username, each.password, each.realm, each.nonce),
-            )
-            for each in offered
-        ]
+        servers: list[RelayServer] = []
+        for each in offered:
+            # Who runs the rendezvous server may write anything.
+            with contextlib.suppress(ValueError):
+                uris = tuple(ServerUri.parse(url) for url in each.urls)
+                servers.append(RelayServer(uris, LongTerm(each.username, each.password, each.realm, each.nonce)))
         self.relays.use((*self._relay_servers, *servers))
 
 

@@ -135,6 +135,7 @@ class Upkeep:
         if pair is not None and not pair.relays:
             # Of a relay the agents know better whether there is another way.
             session.use(pair)
+        self._hold_relays()
         self._loop.call_later(_LINGER, self._hang_up, session)
         self._look_for_better()
 
@@ -147,6 +148,10 @@ class Upkeep:
         """The network is another than before."""
         self._retry, _ = _RETRIES
         self.negotiate()
+
+    def on_path_opened(self) -> None:
+        """There is another path."""
+        self._hold_relays()
 
     def on_path_lost(self) -> None:
         """A path was given up: perhaps this side is not where it was, or the peer."""
@@ -199,6 +204,8 @@ class Upkeep:
             return
         self._negotiation = None
         former, session = self._session, negotiation.session
+        # What is in use now must outlive the session that asked for it.
+        self._hold_relays()
         self._adopt(session)
         if former is not None:
             self._end(former)
@@ -212,6 +219,7 @@ class Upkeep:
             if self._keeper is not None:
                 session.observe(self._keeper)
                 self._keeper.on_selected(pair)
+        self._hold_relays()
         self._loop.call_later(_LINGER, self._hang_up, session)
         self._look_for_better()
 
@@ -299,6 +307,15 @@ class Upkeep:
                 await self.answer(signalling, offer)
                 return
         await signalling.close()
+
+    def _hold_relays(self) -> None:
+        """Keep the channels of the paths that lead through relays of ours, whoever has asked for them."""
+        with contextlib.suppress(_native.ConnectionGone):
+            for path in self.connection._native.paths():
+                local = cast("tuple[str, int] | None", path["local"])
+                if local is not None:
+                    remote = Address(*cast("tuple[str, int]", path["remote"]))
+                    self.surroundings.relays.hold(local[0], remote, self)
 
     def _relocate(self, pair: CandidatePair) -> None:
         """As the server, where a path's own end is gone: answer from where this side is now."""

@@ -162,3 +162,37 @@ def test_a_nat_forgets(who: str, how: Callable[[Site], None]) -> None:
 
     pauses = stage.play(act, act)
     assert max(pauses) < 3, pauses
+
+
+def test_a_relay_lets_both_sides_through_for_as_long_as_the_connection_needs_it() -> None:
+    simulation = Simulation(seed=11)
+    world = simulation.world
+    server = world.host("server")
+    one, other = (world.site(nat=Nat.SYMMETRIC, uplink=SITE).host(name) for name in ("one", "other"))
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            with server:
+                service = await stack.enter_async_context(Server())
+            with other:
+                far = await stack.enter_async_context(Endpoint.bind(server=service.url, alpns=[ALPN]))
+            with one:
+                near = await stack.enter_async_context(Endpoint.bind(server=service.url))
+                await asyncio.sleep(1)
+                connection = await near.connect(far.peer, alpn=ALPN)
+            with other:
+                ticker = Ticker(connection, await far.accept())
+            await asyncio.sleep(3600)
+            assert connection.path is not None
+            assert connection.path.kind is PathKind.RELAY
+            assert ticker.longest() < 0.5
+            # Nobody holds what was for this connection once it is over.
+            await ticker.stop()
+            connection.close()
+            await asyncio.sleep(20)
+            for endpoint in (near, far):
+                assert not endpoint._surroundings.relays._peers
+                assert not endpoint._surroundings._receivers
+
+    with simulation:
+        simulation.run(main())

@@ -121,7 +121,7 @@ class Relay:
             self._hurry.clear()
             try:
                 link = await asyncio.wait_for(self._find(), _LIMIT)
-            except (RelayError, OSError, asyncio.TimeoutError) as error:
+            except (RelayError, OSError, ValueError, asyncio.TimeoutError) as error:
                 logger.info("no allocation at the relay: %s", error or "it does not answer")
                 self._conclude()
                 jitter = 1 + self._rng.getrandbits(8) / 256
@@ -155,7 +155,7 @@ class Relay:
                     tasks.remove(task)
                     if (failure := task.exception()) is None:
                         return task.result()
-                    if not isinstance(failure, RelayError | OSError):
+                    if not isinstance(failure, RelayError | OSError | ValueError):
                         raise failure
                     error = failure
             raise error

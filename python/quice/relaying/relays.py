@@ -80,6 +80,12 @@ class Relays:
             self._hold(owner, peer)
             link.open(peer)
 
+    def hold(self, host: str, peer: Address, owner: object) -> None:
+        """Keep the way to this peer through the relay that the engine calls so, if it is one, until released."""
+        if (link := self._link_at(host)) is not None:
+            self._hold(owner, peer)
+            link.open(peer)
+
     def relayed_address(self, destination: Address, source: Address) -> Address:
         """What the engine says a datagram has come to, as the peer, its source, sees it."""
         return self.address_at(destination, source) or destination
