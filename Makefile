@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 CARGO := $(shell command -v cargo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages fmt lint types layers rust bench bench-connect lab life interop sim sim-report fuzz clean
+.PHONY: help demo test quick packages fmt lint types layers rust bench bench-relay bench-connect lab life interop sim sim-report fuzz clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ endif
 
 bench: $(INSTALLED)  ## Throughput, latency and memory beside the peers, in one table
 	$(BIN)/python -m bench
+
+bench-relay: $(INSTALLED) packages  ## What a packet costs our relay, beside coturn
+	$(BIN)/python -m bench.relay
 
 bench-connect: $(INSTALLED) packages  ## From connect() to the answer, behind NATs and beside the peers, in one table
 	$(BIN)/python -m bench.connect

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from quice.endpoint import Endpoint
 from quice.server import Server
 from quice.server.relay import RelaySettings
 from quice.sim.host import Host
@@ -111,3 +112,15 @@ async def test_an_allocation_lives_while_it_is_kept_up_and_is_gone_soon_after(
         await asyncio.sleep(601)
         assert len(server.relay.turn) == 0
         assert server.relay.turn.timeout() is None
+
+
+async def test_an_endpoint_has_its_relayed_address_without_being_challenged(simulation: Simulation, host: Host) -> None:
+    alice = simulation.world.site("home", nat=Nat.PORT_RESTRICTED).host("alice")
+    async with contextlib.AsyncExitStack() as stack:
+        with host:
+            server = await stack.enter_async_context(Server())
+        with alice:
+            await stack.enter_async_context(Endpoint.bind(server=server.url))
+        await asyncio.sleep(2)
+        assert len(server.relay.turn) == 1
+        assert server.relay.turn.refused == {}
