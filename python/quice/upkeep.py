@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _SUSPICION = 0.7
 """Seconds without any answer to what was sent, after which this side looks whether it is still where it was."""
-_FIRST_PAUSE = 1.0
+_FIRST_PAUSE = 0.5
 _LAST_PAUSE = 10.0
 """Seconds until it looks again: at first, and doubled each time, at most."""
 _PATIENCE = 0.3
