@@ -64,11 +64,11 @@ def _demonstrate(console: Console, size: int, why_not: str | None) -> int:
 def _world(why_not: str | None) -> Iterator[tuple[str, Machine, Machine]]:
     """The server's URL and the two machines."""
     if why_not is None:
-        with two_sites(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED) as places:
+        with two_sites(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED, relay=True) as places:
             yield places
     else:
         machine = ThisMachine()
-        with serving(machine, "127.0.0.1") as url:
+        with serving(machine, "127.0.0.1", relay=True) as url:
             yield url, machine, machine
 
 

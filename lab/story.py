@@ -179,9 +179,10 @@ class Transfer:
 
 
 @contextmanager
-def serving(machine: Machine, host: str) -> Iterator[str]:
-    """A server; yields its URL."""
-    with Command(machine, "serve", "--host", host, "--port", "0", "--stun-port", "0") as server:
+def serving(machine: Machine, host: str, *, relay: bool = False) -> Iterator[str]:
+    """A server, which relays only if asked to; yields its URL."""
+    options = () if relay else ("--no-relay",)
+    with Command(machine, "serve", "--host", host, "--port", "0", "--stun-port", "0", *options) as server:
         yield server.wait_for("ready")["url"]
 
 
@@ -201,12 +202,12 @@ def three_hosts(
 
 @contextmanager
 def two_sites(
-    first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL
+    first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL, relay: bool = False
 ) -> Iterator[tuple[str, Host, Host]]:
-    """The hosts of `three_hosts`, the first of them serving; yields its URL and the others."""
+    """The hosts of `three_hosts`, the first of them serving, and relaying if asked to; yields its URL and the others."""
     with (
         three_hosts(first, second, ipv6=ipv6, conditions=conditions) as (server, one, two),
-        serving(server, server.address) as url,
+        serving(server, server.address, relay=relay) as url,
     ):
         yield url, one, two
 

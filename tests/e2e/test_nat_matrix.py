@@ -40,6 +40,16 @@ def test_a_pair_that_needs_a_relay_ends_in_a_clear_error_within_15_s(connecting:
     assert result.seconds < PATIENCE
 
 
+@pytest.mark.parametrize(("connecting", "answering"), pairs(CLASSIC, served=False), ids=lambda nat: nat.value)
+def test_a_pair_that_needs_a_relay_has_one(connecting: Nat, answering: Nat) -> None:
+    with two_sites(connecting, answering, relay=True) as (url, one, two):
+        result = attempt(url, one, two)
+    assert result.error is None
+    assert result.status == 0
+    assert result.path is not None
+    assert result.path["kind"] == "relay"
+
+
 def test_two_symmetric_sites_with_ipv6_go_direct_around_their_nats() -> None:
     with two_sites(Nat.SYMMETRIC, Nat.SYMMETRIC, ipv6=True) as (url, one, two):
         result = attempt(url, one, two)
