@@ -275,7 +275,8 @@ _HEADINGS = ("", "pause", "limit", "before", "after", "there after")
 _LINE = "{:26} {:>9} {:>6}  {:7} {:7} {:>11}"
 
 
-def _show(outcome: Outcome) -> None:
+def show(outcome: Outcome) -> None:
+    """Print a line of the table."""
     pause, limit = f"{outcome.pause * 1000:.0f} ms", f"{outcome.happening.limit:g} s"
     back = f"{outcome.back * 1000:.0f} ms" if outcome.back is not None else ""
     line = _LINE.format(outcome.happening.name, pause, limit, outcome.before, outcome.after, back)
@@ -310,7 +311,7 @@ def main() -> int:
             print(_LINE.format(*_HEADINGS).rstrip(), flush=True)
             if options.events:
                 play.on_event = _show_event
-            outcomes = tell(options.only, play, options.rest, _show)
+            outcomes = tell(options.only, play, options.rest, show)
             received, same = play.finish(_DURATION)
     except (LabError, StoryError) as error:
         print(error, file=sys.stderr)
