@@ -217,7 +217,7 @@ def happen(play: Play, happening: Happening, rest: float) -> Outcome:
         timeline.longest_pause(since, now),
         carrier.kind if carrier else "none",
         after.kind if after and now - timeline.last < _FLOWING else "none",
-        timeline.came_back(began, wanted),
+        timeline.came_back(since, wanted),
     )
 
 
