@@ -24,3 +24,19 @@ class LoseFirst:
     def inbound(self, packet: Packet, now: float) -> Packet | None:
         """See `quice.sim.router.Middlebox`."""
         return packet
+
+
+class Barrier:
+    """A middlebox that lets nothing in, while it is shut, that one host has sent straight here."""
+
+    def __init__(self, sender: str) -> None:
+        self.shut = False
+        self._sender = sender
+
+    def outbound(self, packet: Packet, now: float) -> Packet:
+        """See `quice.sim.router.Middlebox`."""
+        return packet
+
+    def inbound(self, packet: Packet, now: float) -> Packet | None:
+        """See `quice.sim.router.Middlebox`."""
+        return None if self.shut and packet.sender == self._sender else packet

@@ -32,6 +32,7 @@ class Place:
     uplink: Conditions
     downlink: Conditions | None = None
     """As `uplink` if None."""
+    ipv4: bool = True
 
     @property
     def nats(self) -> list[NatBehaviour]:
@@ -79,11 +80,15 @@ class Plan:
     @property
     def must_work(self) -> bool:
         """Whether hole punching, or no punching at all, can serve these two."""
-        one, two = self.places
-        # Where both map by address and port, each answer comes from another port than what it answers went to.
-        astray = one.mapping is two.mapping is Behaviour.ADDRESS_AND_PORT_DEPENDENT
-        direct = _opens(one, two) and _opens(two, one) and not astray
-        return self.together or (one.ipv6 and two.ipv6) or direct
+        return self.together or can_reach(*self.places)
+
+
+def can_reach(one: Place, two: Place) -> bool:
+    """Whether hole punching, or no punching at all, can serve two peers at these places."""
+    # Where both map by address and port, each answer comes from another port than what it answers went to.
+    astray = one.mapping is two.mapping is Behaviour.ADDRESS_AND_PORT_DEPENDENT
+    punched = _opens(one, two) and _opens(two, one) and not astray
+    return (one.ipv6 and two.ipv6) or (one.ipv4 and two.ipv4 and punched)
 
 
 def _opens(here: Place, there: Place) -> bool:

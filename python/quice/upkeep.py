@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from quice import _native
@@ -92,6 +92,23 @@ class Negotiation:
     def on_failed(self, error: Exception) -> None:
         """See `quice.session.Observer`."""
         self._upkeep.give_up(self, error)
+
+
+class _Follower:
+    """As the server: it answers from where it is, whatever pair the client's checks have led to. Implements
+    `quice.session.Observer`, for a session that may choose another pair long after it has led to the connection."""
+
+    def __init__(self, relocate: Callable[[CandidatePair], None]) -> None:
+        self.on_selected = relocate
+
+    def on_pairs(self, pairs: Iterable[CandidatePair]) -> None:
+        """See `quice.session.Observer`."""
+
+    def on_valid(self, pair: CandidatePair) -> None:
+        """See `quice.session.Observer`."""
+
+    def on_failed(self, error: Exception) -> None:
+        """See `quice.session.Observer`."""
 
 
 class Upkeep:
@@ -349,6 +366,8 @@ class Upkeep:
     def _adopt(self, session: Session) -> None:
         self._session = self.connection._session = session
         session.entrust()
+        if not self.leads:
+            session.observe(_Follower(self._relocate))
 
     def _hang_up(self, session: Session) -> None:
         if session is self._session and not self._closed:
