@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Callable
+from typing import cast
 
 from quice import _native
 from quice.pump import Pump
@@ -31,6 +33,8 @@ class Hearing:
         self._loop = asyncio.get_running_loop()
         self._silence = 0.0
         self._sent = self._received = 0
+        self._flows = False
+        """Something had come at the last look."""
         self._pause = _TICK
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, _wake, weakref.ref(self))
 
@@ -65,10 +69,23 @@ class Hearing:
             self._native.nudge()
             self._pump.wake()
         self._silence = silence
-        counts = stats["sent_datagrams"], stats["received_datagrams"]
-        active = counts != (self._sent, self._received) or silence > 0
-        self._sent, self._received = counts
+        sent, received = stats["sent_datagrams"], stats["received_datagrams"]
+        active = (sent, received) != (self._sent, self._received) or silence > 0
+        if received != self._received:
+            self._flows = True
+        elif self._flows:
+            # Who only receives is owed nothing, and would never learn that it is not reached any more.
+            self._flows = False
+            self._ask()
+        self._sent, self._received = sent, received
         return active
+
+    def _ask(self) -> None:
+        for path in self._native.paths():
+            if path["status"] == "available":
+                with contextlib.suppress(_native.PathRefused):
+                    self._native.ping_path(cast("int", path["id"]))
+        self._pump.wake()
 
 
 def _wake(reference: weakref.ref[Hearing]) -> None:
