@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -39,6 +40,10 @@ _LAST_PAUSE = 10.0
 """Seconds until it looks again: at first, and doubled each time, at most."""
 _PATIENCE = 0.3
 """Seconds that the control channel alone has to bring an answer, and three round trips."""
+_FAIR_TIME = 2.5
+"""Seconds after which a negotiation that both take part in should have led to something: the network may have changed
+again meanwhile, and another begins anew."""
+_OFFERS = 16
 _LINGER = 10.0
 """Seconds for which more candidates can be told once a pair is chosen."""
 _RETRIES = (2.0, 300.0)
@@ -53,6 +58,7 @@ class Negotiation:
         self._upkeep = upkeep
         self.signalling = JointSignalling(*ways)
         self.offer = offer
+        self.began = asyncio.get_running_loop().time()
         self.by_rendezvous: Signalling | None = None
         """The way through the rendezvous server, once it is used."""
         self.session = Session(
@@ -125,7 +131,8 @@ class Upkeep:
         self._session: Session | None = None
         self._keeper: PathKeeper | None = None
         self._negotiation: Negotiation | None = None
-        self._last_offer: str | None = None
+        self._offers: deque[str] = deque(maxlen=_OFFERS)
+        """The peer's last ones, by their ufrags."""
         self._relayed: set[Address] = set()
         """Where relays of the peer's are or were."""
         self._loop = asyncio.get_running_loop()
@@ -191,9 +198,9 @@ class Upkeep:
     async def answer(self, signalling: Signalling, offer: Offer) -> None:
         """The peer begins a negotiation."""
         ongoing = self._negotiation
-        if offer.ufrag == self._last_offer:
-            # The same offer by another way, by which the answer may get through.
-            if ongoing is not None:
+        if offer.ufrag in self._offers:
+            # It comes by another way, by which the answer may get through, or late.
+            if ongoing is not None and ongoing.offer is not None and ongoing.offer.ufrag == offer.ufrag:
                 await ongoing.signalling.add(signalling)
             else:
                 await signalling.close()
@@ -201,7 +208,7 @@ class Upkeep:
         if ongoing is not None and ongoing.offer is None and not ongoing.is_answered and self.leads:
             await _refuse(signalling, RefuseReason.CROSSED)
             return
-        self._last_offer = offer.ufrag
+        self._offers.append(offer.ufrag)
         if not isinstance(signalling, InbandSignalling):
             # The peer does not get through to us: perhaps it is we who are not where we were.
             self.surroundings.doubt()
@@ -226,6 +233,8 @@ class Upkeep:
         self._adopt(session)
         if former is not None:
             self._end(former)
+        # It takes a round trip until the peer is heard on it.
+        self._next_try = self._hearing.silence + _FIRST_PAUSE
         if not self.leads:
             self._relocate(pair)
         else:
@@ -392,6 +401,10 @@ class Upkeep:
         """The peer is silent: negotiate, or say again what it may not have heard."""
         ongoing = self._negotiation
         if ongoing is None:
+            self.negotiate()
+        elif ongoing.is_answered and self._loop.time() >= ongoing.began + _FAIR_TIME:
+            self._negotiation = None
+            self._end(ongoing.session)
             self.negotiate()
         elif ongoing.offer is None and not ongoing.is_answered:
             self.surroundings.spawn(self._call_by_rendezvous(ongoing), "quice negotiation")
