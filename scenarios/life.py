@@ -9,11 +9,11 @@ import contextlib
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from quice import Connection, Endpoint, Error, PathKind, Stream, TransportConfig
+from quice import Connection, Endpoint, PathKind, Stream, TransportConfig
 from quice.server import Server
-from quice.server.relay import NO_RELAY, RelaySettings
+from quice.server.relay import RelaySettings
 from quice.sim.firewall import FirewallBehaviour
 from quice.sim.host import Host
 from quice.sim.kinds import Nat, behaviour
@@ -346,7 +346,9 @@ async def _part(play: Play) -> None:
 async def _rebind(play: Play) -> None:
     """A NAT forgets, of one or of both."""
     who = play.dice.choice([play.peers[:1], play.peers[1:], play.peers])
-    name, how = play.dice.choice([("new port", Site.rebind), ("new address", Site.renumber), ("NAT reboots", Site.reboot)])
+    name, how = play.dice.choice(
+        [("new port", Site.rebind), ("new address", Site.renumber), ("NAT reboots", Site.reboot)]
+    )
 
     def act() -> None:
         for peer in who:

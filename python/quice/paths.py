@@ -100,11 +100,16 @@ class PathKeeper:
 
     def on_selected(self, pair: CandidatePair) -> None:
         """The checks have chosen this pair."""
+        self.select(pair, urgent=False)
+
+    def select(self, pair: CandidatePair, *, urgent: bool) -> None:
+        """Have this pair carry data. urgent: what carried it does not work any more, as one side has found."""
         former, self.selected, self._agreed = self.selected, pair, True
+        is_cut_off = urgent or self._is_cut_off
         with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
             if self._path_of(pair) is None:
-                self._go(former, pair)
-            elif self._is_cut_off:
+                self._go(former, pair, is_cut_off=is_cut_off)
+            elif is_cut_off:
                 self._native.nudge()
         self._keep()
 
@@ -218,10 +223,10 @@ class PathKeeper:
         gone = not any(base.host in here or self._relays.is_relayed(base) for base in bases)
         return gone or self._hearing.silence >= _CUT_OFF
 
-    def _go(self, former: CandidatePair, pair: CandidatePair) -> None:
+    def _go(self, former: CandidatePair, pair: CandidatePair, *, is_cut_off: bool) -> None:
         """Let a path go on over this pair, if that is better than another path beside it."""
         back = next((path for path, way in self._origins.items() if way == _way(pair)), None)
-        if back is not None or self._is_cut_off:
+        if back is not None or is_cut_off:
             self._move(former, pair, back)
 
     def _move(self, former: CandidatePair, pair: CandidatePair, path: int | None = None) -> None:

@@ -59,6 +59,8 @@ class Negotiation:
         self.signalling = JointSignalling(*ways)
         self.offer = offer
         self.began = asyncio.get_running_loop().time()
+        self.is_urgent = bool(ways) and not all(isinstance(way, InbandSignalling) for way in ways)
+        """Whether one side did not get through to the other by the connection itself."""
         self.by_rendezvous: Signalling | None = None
         """The way through the rendezvous server, once it is used."""
         self.session = Session(
@@ -244,7 +246,7 @@ class Upkeep:
                 self._keeper.follow(session)
             if self._keeper is not None:
                 session.observe(self._keeper)
-                self._keeper.on_selected(pair)
+                self._keeper.select(pair, urgent=negotiation.is_urgent)
         self._hold_relays()
         self._loop.call_later(_LINGER, self._hang_up, session)
         self._look_for_better()
@@ -320,6 +322,7 @@ class Upkeep:
         """Have the rendezvous server carry what the connection itself may not."""
         rendezvous, way = self.surroundings.rendezvous, negotiation.by_rendezvous
         if rendezvous is not None and (way is None or not negotiation.signalling.has(way)):
+            negotiation.is_urgent = True
             negotiation.by_rendezvous = way = rendezvous.open(self.connection.peer)
             await negotiation.signalling.add(way)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from quice import Connection, Endpoint, PathKind
+from quice import Connection, Endpoint, PathKind, Stream
 from quice.server import Server
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
@@ -47,6 +47,14 @@ class Stage:
                 connection = await near.connect(far.peer, alpn=ALPN)
             with self.far:
                 yield connection, await far.accept()
+
+    def both_move(self) -> None:
+        self.near.move(self.office)
+        self.far.move(self.garden)
+
+    def both_move_back(self) -> None:
+        self.near.move(self.cafe)
+        self.far.move(self.home)
 
     def play(self, *acts: Callable[[], None], pause: float = 10.0) -> list[float]:
         """Have a numbered stream run both ways while all this happens, each after a while; the longest pauses."""
@@ -99,7 +107,7 @@ class Ticker:
         stream = await connection.accept_stream()
         await asyncio.gather(self._send(stream), self._receive(stream))
 
-    async def _send(self, stream) -> None:  # type: ignore[no-untyped-def]
+    async def _send(self, stream: Stream) -> None:
         number = 0
         while not self._ended:
             await stream.write(number.to_bytes(4, "big"))
@@ -107,7 +115,7 @@ class Ticker:
             await asyncio.sleep(0.05)
         stream.finish()
 
-    async def _receive(self, stream) -> None:  # type: ignore[no-untyped-def]
+    async def _receive(self, stream: Stream) -> None:
         last, number = self._loop.time(), 0
         while data := await stream.read(4):
             data += await stream.readexactly(4 - len(data)) if len(data) < 4 else b""
@@ -116,6 +124,76 @@ class Ticker:
             now = self._loop.time()
             self._longest = max(self._longest, now - last)
             last = now
+
+
+class Transfer:
+    """Sends 1.4 MB a second one way, from the side that has accepted the connection."""
+
+    def __init__(self, near: Connection, far: Connection) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._last, self._longest = self._loop.time(), 0.0
+        self._tasks = [asyncio.create_task(work) for work in (self._send(far), self._receive(near))]
+
+    def longest(self) -> float:
+        """The longest time without new bytes since the last call, which goes on."""
+        longest, self._longest = max(self._longest, self._loop.time() - self._last), 0.0
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        return longest
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _send(self, connection: Connection) -> None:
+        stream = await connection.open_stream()
+        while True:
+            await stream.write(bytes(14_000))
+            await asyncio.sleep(0.01)
+
+    async def _receive(self, connection: Connection) -> None:
+        stream = await connection.accept_stream()
+        while await stream.read():
+            now = self._loop.time()
+            self._longest, self._last = max(self._longest, now - self._last), now
+
+
+@pytest.mark.slow
+def test_a_transfer_goes_on_through_one_change_after_another() -> None:
+    stage = Stage()
+    changes: list[Callable[[], None]] = [
+        stage.cafe.rebind,
+        stage.cafe.renumber,
+        stage.home.rebind,
+        stage.home.renumber,
+        lambda: stage.near.move(stage.office),
+        lambda: stage.near.move(stage.cafe),
+        stage.both_move,
+        stage.both_move_back,
+        stage.cafe.rebind,
+        stage.home.rebind,
+        lambda: stage.far.move(stage.garden),
+        lambda: stage.far.move(stage.home),
+    ]
+
+    async def main() -> list[tuple[float, PathKind]]:
+        async with stage.connected() as (near, far):
+            transfer = Transfer(near, far)
+            await asyncio.sleep(3)
+            transfer.longest()
+            seen = []
+            for change in changes:
+                change()
+                await asyncio.sleep(5)
+                assert near.path is not None
+                seen.append((transfer.longest(), near.path.kind))
+            transfer.cancel()
+            return seen
+
+    with stage.simulation:
+        seen = stage.simulation.run(main())
+    assert all(pause < 3 and kind is PathKind.DIRECT for pause, kind in seen), seen
 
 
 def test_nothing_happens() -> None:
@@ -138,15 +216,7 @@ def test_the_server_goes_to_another_network() -> None:
 def test_both_go_at_once() -> None:
     stage = Stage()
 
-    def both() -> None:
-        stage.near.move(stage.office)
-        stage.far.move(stage.garden)
-
-    def back() -> None:
-        stage.near.move(stage.cafe)
-        stage.far.move(stage.home)
-
-    pauses = stage.play(both, back, both)
+    pauses = stage.play(stage.both_move, stage.both_move_back, stage.both_move)
     assert max(pauses) < 3, pauses
 
 
