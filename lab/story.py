@@ -204,7 +204,8 @@ def three_hosts(
 def two_sites(
     first: Nat, second: Nat, *, ipv6: bool = False, conditions: Conditions = IDEAL, relay: bool = False
 ) -> Iterator[tuple[str, Host, Host]]:
-    """The hosts of `three_hosts`, the first of them serving, and relaying if asked to; yields its URL and the others."""
+    """The hosts of `three_hosts`, the first of them serving, and relaying if asked to; yields its URL and the
+    others."""
     with (
         three_hosts(first, second, ipv6=ipv6, conditions=conditions) as (server, one, two),
         serving(server, server.address, relay=relay) as url,
