@@ -486,3 +486,25 @@ def test_a_message_of_every_kind_and_method_in_any_state_is_taken_calmly() -> No
                 peer.receive(data, source)
     assert not [each for each in peer.sent() if each.message.kind is not Kind.REQUEST]
     assert Message.decode(check.transmit.data) == check.message
+
+
+def test_a_pair_that_had_to_make_room_is_not_selected_when_its_answer_comes() -> None:
+    state = AgentMachine()
+    state.begin(role=Role.CONTROLLED, remotes=0, credentials=True, renomination=False, lite=False, settled=False)
+    state.name_many_remote_candidates()
+    state.check(
+        destination=Address("10.0.0.1", 5000),
+        key=None,
+        nominate=True,
+        nomination=None,
+        priority=0,
+        role=None,
+        source=Address("192.0.2.1", 6050),
+        tie_breaker=0,
+    )
+    state.check_back(nominate=False, which=0)
+    state.find_local_candidate(base=Address("10.0.0.2", 5000), kind="host")
+    state.find_local_candidate(base=Address("10.0.0.3", 5000), kind="host")
+    state.answer_well()
+    state.rfc8445_8_1_1_one_pair_at_most_is_nominated_and_it_is_valid()
+    state.teardown()
