@@ -81,8 +81,9 @@ life: $(INSTALLED) packages  ## 1 GiB over one connection while everything happe
 interop: $(INSTALLED) packages  ## How fast our ICE agent and others find a pair, in a table
 	$(BIN)/python -m interop
 
-sim: $(INSTALLED)  ## 10,000 random sessions in the simulated internet; SEED=N repeats one
-	$(BIN)/python -m scenarios random $(if $(SEED),--seed $(SEED),--sessions 10000)
+sim: $(INSTALLED)  ## 10,000 random sessions and 1,000 lives in the simulated internet; SEED=N or LIFE=N repeats one
+	$(if $(LIFE),,$(BIN)/python -m scenarios random $(if $(SEED),--seed $(SEED),--sessions 10000))
+	$(if $(SEED),,$(BIN)/python -m scenarios life $(if $(LIFE),--seed $(LIFE),--seeds 1000))
 
 sim-report: $(INSTALLED)  ## Times for every pair of NATs in the simulated internet, and a picture of them
 	$(BIN)/python -m scenarios report --svg docs/nat-pairs.svg

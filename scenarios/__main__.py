@@ -15,11 +15,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios import checks, establish
+from scenarios import checks, establish, life
 from scenarios.matrix import Row, picture, plans, table
 from scenarios.random_session import Plan, draw, run
 
 _CHUNK = 50
+_FEW = 4
 _SHOWN = 5
 _UNREACHED = "can reach each other"
 
@@ -39,9 +40,13 @@ def attempt(plan: Plan) -> Result:
     try:
         outcome = run(plan)
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return Result(plan.seed, f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})")
+        return Result(plan.seed, f"{type(error).__name__}: {error} ({_where(error)})")
     return Result(plan.seed, connect_seconds=outcome.connect_seconds, reason=outcome.reason)
+
+
+def _where(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{os.path.basename(last.filename)}:{last.lineno}"
 
 
 def attempts(plans: Iterable[Plan], workers: int) -> Iterator[Result]:
@@ -84,6 +89,44 @@ def run_random(first: int, count: int, workers: int) -> int:
         print(f"  {times_seen} times: {reason}")
     print(f"{len(broken)} broken")
     return 1 if broken else 0
+
+
+def attempt_life(plan: life.Life) -> life.Outcome:
+    """Let one life take place, whatever happens in it."""
+    try:
+        return life.run(plan)
+    except Exception as error:
+        return life.Outcome(plan.seed, (), f"{type(error).__name__}: {error} ({_where(error)})")
+
+
+def run_lives(first: int, count: int, workers: int) -> int:
+    """Let connections live, and print what each thing that happens costs them; returns the exit status."""
+    started = time.monotonic()
+    lives = map(life.draw, range(first, first + count))
+    outcomes: list[life.Outcome] = []
+    with ProcessPoolExecutor(workers, initializer=gc.freeze) as pool:
+        for number, outcome in enumerate(pool.map(attempt_life, lives, chunksize=_FEW), 1):
+            outcomes.append(outcome)
+            if outcome.broken:
+                again = f"python -m scenarios life --seed {outcome.seed}"
+                print(f"\nseed {outcome.seed}: {outcome.broken}\n  again: {again}")
+            if sys.stderr.isatty():
+                print(f"\r{number} of {count}", end="", file=sys.stderr)
+    print("\n" + life.table([record for outcome in outcomes for record in outcome.records]))
+    broken = sum(bool(outcome.broken) for outcome in outcomes)
+    print(f"\n{len(outcomes)} lives in {time.monotonic() - started:.0f} s; {broken} broken")
+    return 1 if broken else 0
+
+
+def tell_life(seed: int) -> int:
+    """Let one connection live, and print each thing that happens; returns the exit status."""
+    plan = life.draw(seed)
+    print(*plan.told, sep="\n")
+    outcome = attempt_life(plan)
+    for record in outcome.records:
+        print(record)
+    print(outcome.broken or "nothing broken")
+    return 1 if outcome.broken else 0
 
 
 def run_report(runs: int, loss: float, workers: int, svg: Path | None) -> int:
@@ -132,6 +175,11 @@ def main() -> int:
     randomly.add_argument("--first", type=int, default=1, metavar="SEED")
     randomly.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     randomly.add_argument("--seed", type=int, help="this one alone, and what it is")
+    lives = commands.add_parser("life", help="connections while everything happens to their networks")
+    lives.add_argument("--seeds", type=int, default=1000, metavar="N")
+    lives.add_argument("--first", type=int, default=1, metavar="SEED")
+    lives.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    lives.add_argument("--seed", type=int, help="this one alone, told in full")
     report = commands.add_parser("report", help="every pair of NATs")
     report.add_argument("--runs", type=int, default=100, metavar="N", help="sessions of each pair")
     report.add_argument(
@@ -149,6 +197,10 @@ def main() -> int:
     if options.command == "checks":
         print(checks.table(options.runs, options.loss / 100))
         return 0
+    if options.command == "life":
+        if options.seed is not None:
+            return tell_life(options.seed)
+        return run_lives(options.first, options.seeds, options.workers)
     if options.command == "establish":
         return run_establish(options.runs, options.workers)
     if options.command == "report":

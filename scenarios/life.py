@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from quice import Connection, Endpoint, PathKind, Stream, TransportConfig
+from quice import Connection, Endpoint, Error, PathKind, Stream, TransportConfig
 from quice.server import Server
 from quice.server.relay import RelaySettings
 from quice.sim.firewall import FirewallBehaviour
@@ -59,6 +60,17 @@ class Life:
     """Whether the relay is at another host than the rendezvous server."""
     chapters: tuple[str, ...]
 
+    @property
+    def told(self) -> list[str]:
+        """Where the two are, and what is to happen."""
+        lines = [
+            f"{name} at {kind}: {place}"
+            for kind, places in (("home", self.homes), ("mobile", self.mobile))
+            for name, place in zip(_NAMES, places, strict=True)
+        ]
+        servers = "relay and rendezvous apart" if self.apart else "one server"
+        return [*lines, f"{servers}; {', '.join(self.chapters)}"]
+
 
 @dataclass(frozen=True)
 class Record:
@@ -70,6 +82,20 @@ class Record:
     limit: float
     direct_after: float | None
     """None where data need not, or does not, go the direct way."""
+    broken: str = ""
+
+    def __str__(self) -> str:
+        direct = "" if self.direct_after is None else f", direct after {self.direct_after:.2f} s"
+        flag = f"  BROKEN: {self.broken}" if self.broken else ""
+        return f"{self.name}: a pause of {self.pause:.2f} s of at most {self.limit:g} s{direct}{flag}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one life. `broken`: what did not hold."""
+
+    seed: int
+    records: tuple[Record, ...]
     broken: str = ""
 
 
@@ -326,7 +352,7 @@ class Play:
                 raise BrokenError(f"{name}: {error}") from error
             if self.ticker.is_flowing:
                 return
-        raise BrokenError(f"{name}: nothing has come since")
+        raise BrokenError(f"{name}: nothing has come for {_IDLE_TIMEOUT:.0f} s")
 
 
 async def _part(play: Play) -> None:
@@ -464,12 +490,40 @@ def draw(seed: int, chapters: int = len(CHAPTERS)) -> Life:
     return Life(seed, homes, mobile, apart, tuple(dice.sample(list(CHAPTERS), chapters)))
 
 
-def run(life: Life) -> list[Record]:
-    """Let it take place. Raises `BrokenError`, and what reading fails with."""
+def run(life: Life) -> Outcome:
+    """Let it take place."""
     with Simulation(life.seed) as simulation:
         play = Play(simulation, life)
-        simulation.run(play.run())
-    return play.records
+        broken: list[str] = []
+        try:
+            simulation.run(play.run())
+        except (BrokenError, Error) as error:
+            broken.append(str(error))
+    records = tuple(play.records)
+    return Outcome(life.seed, records, "; ".join([*(record.broken for record in records if record.broken), *broken]))
+
+
+_LINE = "{:56} {:>6} {:>6} {:>6} {:>6} {:>6}  {:>7} {:>6} {:>6}"
+
+
+def table(records: Iterable[Record]) -> str:
+    """What each thing that happens costs: pauses, and times until data goes the direct way, in milliseconds."""
+    by_name: dict[str, list[Record]] = {}
+    for record in records:
+        by_name.setdefault(record.name, []).append(record)
+    lines = [_LINE.format("", "times", "p50", "p99", "max", "limit", "direct:", "p50", "max")]
+    for name, each in sorted(by_name.items()):
+        pauses = [record.pause for record in each]
+        direct = [record.direct_after for record in each if record.direct_after is not None]
+        numbers = [_milliseconds(pauses, share) for share in (0.5, 0.99, 1.0)]
+        limit = f"{1000 * max(record.limit for record in each):.0f}"
+        after = [_milliseconds(direct, share) for share in (0.5, 1.0)] if direct else ["", ""]
+        lines.append(_LINE.format(name, len(each), *numbers, limit, len(direct), *after).rstrip())
+    return "\n".join(lines)
+
+
+def _milliseconds(times: Sequence[float], share: float) -> str:
+    return f"{1000 * sorted(times)[max(0, math.ceil(share * len(times)) - 1)]:.0f}"
 
 
 def _home(dice: random.Random) -> Place:

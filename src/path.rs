@@ -128,7 +128,7 @@ impl Connection {
         }
         for path in self.paths.failed.clone() {
             let rtt = self.quic.rtt(path).unwrap_or_default();
-            let limit = now + 3 * (5 * rtt + LONGEST_ACK_DELAY);
+            let limit = now + 3 * (10 * rtt + LONGEST_ACK_DELAY);
             while self.paths.failed.contains(&path)
                 && let Some(time) = self.quic.poll_timeout().filter(|time| *time <= limit)
             {

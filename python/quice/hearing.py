@@ -17,6 +17,9 @@ _IDLE_TICK = 2.0
 """The same, after a while in which nothing was sent and nothing came: each time twice as long, and at most this."""
 _LONG = 0.5
 """Seconds of silence after which what was lost is not left to wait for the next probe timeout."""
+_DEAF = 1.0
+"""Seconds in which nothing came at all after which an answer to what comes is not left to wait for it either: while
+more is on its way than may be, noq acknowledges nothing. Doubled each time, for it costs connection ids."""
 
 
 class Hearing:
@@ -35,6 +38,7 @@ class Hearing:
         self._sent = self._received = 0
         self._flows = False
         """Something had come at the last look."""
+        self._came, self._deaf = self._loop.time(), _DEAF
         self._pause = _TICK
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, _wake, weakref.ref(self))
 
@@ -65,11 +69,12 @@ class Hearing:
     def _look(self) -> bool:
         """Returns whether anything happens."""
         stats, silence = self._native.stats(), self._native.silence()
-        if silence < _LONG <= self._silence and self._nudges:
+        sent, received = stats["sent_datagrams"], stats["received_datagrams"]
+        is_answered = silence < _LONG <= self._silence and self._nudges
+        if is_answered or self._is_called(silence, heard=received != self._received):
             self._native.nudge()
             self._pump.wake()
         self._silence = silence
-        sent, received = stats["sent_datagrams"], stats["received_datagrams"]
         active = (sent, received) != (self._sent, self._received) or silence > 0
         if received != self._received:
             self._flows = True
@@ -79,6 +84,20 @@ class Hearing:
             self._ask()
         self._sent, self._received = sent, received
         return active
+
+    def _is_called(self, silence: float, *, heard: bool) -> bool:
+        """Whether the peer speaks again of which nothing had come for a while, and there is one way to answer."""
+        if silence < _LONG:
+            self._deaf = _DEAF
+        if not heard:
+            return False
+        now = self._loop.time()
+        pause, self._came = now - self._came, now
+        # A server that was nudged can't tell two paths to one address apart by where they leave.
+        if silence < _LONG or pause < self._deaf or (not self._nudges and len(self._native.paths()) > 1):
+            return False
+        self._deaf *= 2
+        return True
 
     def _ask(self) -> None:
         for path in self._native.paths():

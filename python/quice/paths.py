@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol, cast
 
 from quice import _native
 from quice.checks import ConnectivityChecks
 from quice.hearing import Hearing
-from quice.ice import CandidatePair
+from quice.ice import CandidateKind, CandidatePair
 from quice.surroundings import Surroundings
 from quice.wire import Address
 
@@ -150,8 +150,9 @@ class PathKeeper:
         if pair is not None and self._trial is not None and _way(pair) == _way(self._trial):
             # It works, where the other is silent.
             with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
-                self._move(self.selected, pair)
-                self.selected = pair
+                if _far_end(pair) == _far_end(self.selected):
+                    self._move(self.selected, pair)
+                self.selected, self._trial = pair, None
         self._keep()
 
     def on_lost(self, path: int) -> None:
@@ -226,7 +227,7 @@ class PathKeeper:
     def _go(self, former: CandidatePair, pair: CandidatePair, *, is_cut_off: bool) -> None:
         """Let a path go on over this pair, if that is better than another path beside it."""
         back = next((path for path, way in self._origins.items() if way == _way(pair)), None)
-        if back is not None or is_cut_off:
+        if back is not None or (is_cut_off and _far_end(former) == _far_end(pair)):
             self._move(former, pair, back)
 
     def _move(self, former: CandidatePair, pair: CandidatePair, path: int | None = None) -> None:
@@ -295,3 +296,10 @@ def unheard() -> None:
 
 def _way(pair: CandidatePair) -> Way:
     return pair.base, pair.remote.address
+
+
+def _far_end(pair: CandidatePair) -> Hashable:
+    """What tells a pair's end at the server from its other ends, as far as is known here: a path that goes on elsewhere
+    must end at the same one, for a server drops what comes to another."""
+    remote = pair.remote
+    return remote.address if remote.kind is CandidateKind.RELAYED else remote.address.ip.version

@@ -44,6 +44,8 @@ _FAIR_TIME = 2.5
 """Seconds after which a negotiation that both take part in should have led to something: the network may have changed
 again meanwhile, and another begins anew."""
 _OFFERS = 16
+_CROSSING = 1.0
+"""Seconds that an offer may take to the peer."""
 _LINGER = 10.0
 """Seconds for which more candidates can be told once a pair is chosen."""
 _RETRIES = (2.0, 300.0)
@@ -56,9 +58,10 @@ class Negotiation:
 
     def __init__(self, upkeep: Upkeep, *ways: Signalling, offer: Offer | None = None) -> None:
         self._upkeep = upkeep
+        self._loop = asyncio.get_running_loop()
+        self.began = self._loop.time()
         self.signalling = JointSignalling(*ways)
         self.offer = offer
-        self.began = asyncio.get_running_loop().time()
         self.is_urgent = bool(ways) and not all(isinstance(way, InbandSignalling) for way in ways)
         """Whether one side did not get through to the other by the connection itself."""
         self.by_rendezvous: Signalling | None = None
@@ -76,6 +79,12 @@ class Negotiation:
     def is_answered(self) -> bool:
         """Whether both sides take part."""
         return self.session.is_answered
+
+    @property
+    def may_be_crossed(self) -> bool:
+        """Whether an offer of ours may be on its way to a peer who offers as well. One that was there earlier would
+        have been answered: it was lost, as when the peer slept."""
+        return self.offer is None and not self.is_answered and self._loop.time() < self.began + _CROSSING
 
     def begin(self, offer: Offer, answer: Answer) -> None:
         """See `Introduced`."""
@@ -207,7 +216,7 @@ class Upkeep:
             else:
                 await signalling.close()
             return
-        if ongoing is not None and ongoing.offer is None and not ongoing.is_answered and self.leads:
+        if ongoing is not None and self.leads and ongoing.may_be_crossed:
             await _refuse(signalling, RefuseReason.CROSSED)
             return
         self._offers.append(offer.ufrag)
