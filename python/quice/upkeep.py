@@ -44,8 +44,6 @@ _FAIR_TIME = 2.5
 """Seconds after which a negotiation that both take part in should have led to something: the network may have changed
 again meanwhile, and another begins anew."""
 _OFFERS = 16
-_CROSSING = 1.0
-"""Seconds that an offer may take to the peer."""
 _LINGER = 10.0
 """Seconds for which more candidates can be told once a pair is chosen."""
 _RETRIES = (2.0, 300.0)
@@ -58,8 +56,7 @@ class Negotiation:
 
     def __init__(self, upkeep: Upkeep, *ways: Signalling, offer: Offer | None = None) -> None:
         self._upkeep = upkeep
-        self._loop = asyncio.get_running_loop()
-        self.began = self._loop.time()
+        self.began = asyncio.get_running_loop().time()
         self.signalling = JointSignalling(*ways)
         self.offer = offer
         self.is_urgent = bool(ways) and not all(isinstance(way, InbandSignalling) for way in ways)
@@ -81,10 +78,9 @@ class Negotiation:
         return self.session.is_answered
 
     @property
-    def may_be_crossed(self) -> bool:
-        """Whether an offer of ours may be on its way to a peer who offers as well. One that was there earlier would
-        have been answered: it was lost, as when the peer slept."""
-        return self.offer is None and not self.is_answered and self._loop.time() < self.began + _CROSSING
+    def awaits_answer(self) -> bool:
+        """Whether it is our offer, and the peer's answer has not come."""
+        return self.offer is None and not self.is_answered
 
     def begin(self, offer: Offer, answer: Answer) -> None:
         """See `Introduced`."""
@@ -216,8 +212,11 @@ class Upkeep:
             else:
                 await signalling.close()
             return
-        if ongoing is not None and self.leads and ongoing.may_be_crossed:
+        if ongoing is not None and self.leads and ongoing.awaits_answer:
             await _refuse(signalling, RefuseReason.CROSSED)
+            # The peer is there. If ours has not reached it, as while it slept, it does now.
+            ongoing.by_rendezvous = None
+            await self._call_by_rendezvous(ongoing)
             return
         self._offers.append(offer.ufrag)
         if not isinstance(signalling, InbandSignalling):
@@ -418,7 +417,7 @@ class Upkeep:
             self._negotiation = None
             self._end(ongoing.session)
             self.negotiate()
-        elif ongoing.offer is None and not ongoing.is_answered:
+        elif ongoing.awaits_answer:
             self.surroundings.spawn(self._call_by_rendezvous(ongoing), "quice negotiation")
 
     def _look_for_better(self) -> None:
