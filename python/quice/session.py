@@ -164,11 +164,16 @@ class Session:
         return self._is_introduced
 
     async def initiate(
-        self, alpn: str, establish: Establish = Establish.INITIATOR, continues: bytes | None = None
+        self,
+        alpn: str,
+        establish: Establish = Establish.INITIATOR,
+        continues: bytes | None = None,
+        heard: str | None = None,
     ) -> None:
         """Offer, and begin to exchange and to check. Raises `SignallingError`."""
+        ourselves = self._describe_ourselves()
         self._offer = Offer(
-            version=VERSION, alpn=alpn, establish=establish, continues=continues, **self._describe_ourselves()
+            version=VERSION, alpn=alpn, establish=establish, continues=continues, heard=heard, **ourselves
         )
         await self._signalling.send(self._offer)
         self._start_exchange()

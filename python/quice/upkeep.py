@@ -84,6 +84,8 @@ class Negotiation:
 
     def begin(self, offer: Offer, answer: Answer) -> None:
         """See `Introduced`."""
+        if self.offer is None:
+            self._upkeep.on_answered(self)
 
     def on_heard(self, source: Address) -> None:
         """See `Introduced`."""
@@ -140,6 +142,9 @@ class Upkeep:
         self._negotiation: Negotiation | None = None
         self._offers: deque[str] = deque(maxlen=_OFFERS)
         """The peer's last ones, by their ufrags."""
+        self._has_answer = False
+        self._own_offers: list[str] = []
+        """Ours, by their ufrags, from the last one that was answered on."""
         self._relayed: set[Address] = set()
         """Where relays of the peer's are or were."""
         self._loop = asyncio.get_running_loop()
@@ -198,6 +203,7 @@ class Upkeep:
         if self._negotiation is None:
             ways = [control.open()] if (control := self.connection._control) is not None else []
             self._negotiation = Negotiation(self, *ways)
+            self._own_offers = [*self._own_offers[-_OFFERS:], self._negotiation.session.ufrag]
             self.surroundings.spawn(self._initiate(self._negotiation), "quice negotiation")
         elif self._is_cut_off:
             self.surroundings.spawn(self._call_by_rendezvous(self._negotiation), "quice negotiation")
@@ -211,6 +217,9 @@ class Upkeep:
                 await ongoing.signalling.add(signalling)
             else:
                 await signalling.close()
+            return
+        if self._is_outdated(offer):
+            await signalling.close()
             return
         if ongoing is not None and self.leads and ongoing.awaits_answer:
             await _refuse(signalling, RefuseReason.CROSSED)
@@ -231,6 +240,17 @@ class Upkeep:
             await negotiation.session.respond()
         except SignallingError as error:
             self.give_up(negotiation, error)
+
+    def on_answered(self, negotiation: Negotiation) -> None:
+        """The peer takes part in what we have begun."""
+        ufrag = negotiation.session.ufrag
+        if ufrag in self._own_offers:
+            self._own_offers = self._own_offers[self._own_offers.index(ufrag) :]
+            self._has_answer = True
+
+    def _is_outdated(self, offer: Offer) -> bool:
+        """Whether the peer has made this offer before it answered one of ours: it has dropped it then."""
+        return self._has_answer and offer.heard not in self._own_offers
 
     def conclude(self, negotiation: Negotiation, pair: CandidatePair) -> None:
         """A negotiation has found a pair."""
@@ -268,6 +288,8 @@ class Upkeep:
         crossed = isinstance(error, RefusedError) and error.reason == RefuseReason.CROSSED.value
         if not crossed:
             logger.info("no other way to the peer was found: %s", error)
+            if isinstance(error, SignallingError):
+                self._retry, _ = _RETRIES
             self._look_for_better()
 
     def set_policy(self, policy: Policy) -> None:
@@ -317,7 +339,8 @@ class Upkeep:
             # Both sides call it so: this is the first session they have.
             self.name = session.tag
         try:
-            await session.initiate(connection.alpn, continues=self.name)
+            heard = self._offers[-1] if self._offers else None
+            await session.initiate(connection.alpn, continues=self.name, heard=heard)
         except (SignallingError, ConnectionClosedError) as error:
             self.give_up(negotiation, error)
             return

@@ -88,12 +88,15 @@ class Offer(Description, frozen=True, kw_only=True, tag="offer"):
 
     `establish`: who is the QUIC client. `continues`: for an ICE restart of a connection that there is (§9), its
     name, the tag of the session that it began with; then its client controls. Otherwise the initiating agent does.
+    `heard`: the ufrag of the peer's last offer about the connection, as far as it has come: an offer that was made
+    before the peer's own was answered is known by it.
     """
 
     version: int
     alpn: str
     establish: Establish = Establish.INITIATOR
     continues: bytes | None = None
+    heard: str | None = None
 
 
 class Answer(Description, frozen=True, kw_only=True, tag="answer"):
@@ -161,6 +164,7 @@ def decode(data: bytes) -> Message:
             _check(message.version >= 1, "the version")
             _check(0 < len(message.alpn.encode("utf-8", "replace")) <= _MAX_ALPN, "the alpn")
             _check(message.continues is None or len(message.continues) == NAME_LENGTH, "the name of the connection")
+            _check_ufrag(message.heard)
             _check_description(message)
         case Answer():
             _check_description(message)
