@@ -17,9 +17,10 @@ from quice.errors import (
     NoPathError,
     SignallingError,
 )
-from quice.ice import CandidatePair
+from quice.ice import CandidateKind, CandidatePair
 from quice.identity import PeerId
 from quice.meeting import Meeting, refuse
+from quice.path import Places
 from quice.policy import Policy
 from quice.session import Session
 from quice.signal.interface import Signalling
@@ -88,7 +89,7 @@ class Introductions:
         """Connect by candidates; `Endpoint.connect` says what it raises."""
         if policy is Policy.RELAY and not self._surroundings.relays.are_there:
             await signalling.close()
-            raise NoPathError("the policy is to use relays alone, and this endpoint has none: name some in `relays`")
+            raise NoPathError("the policy is to use relays alone, and this endpoint has none")
         meeting, session = self._meet(peer, alpn, signalling, policy)
         try:
             connection = await asyncio.wait_for(self._initiate(session, meeting, alpn, establish), timeout)
@@ -96,7 +97,10 @@ class Introductions:
             meeting.close()
             await self._end(session)
             if isinstance(error, asyncio.TimeoutError):
-                raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
+                reason = "no pair of candidates was found to work"
+                raise ConnectTimeoutError(timeout, self._with_relays(reason)) from None
+            if isinstance(error, NoPathError) and self._surroundings.relays.problems:
+                raise NoPathError(self._with_relays(error.reason)) from None
             if isinstance(error, ConnectionClosedError):
                 raise HandshakeError(str(error)) from error
             raise
@@ -142,6 +146,10 @@ class Introductions:
         else:
             refuse(connection)
 
+    def _with_relays(self, reason: str) -> str:
+        """Why there is no way, and why there is none through a relay."""
+        return "; ".join([reason, *self._surroundings.relays.problems])
+
     async def _initiate(self, session: Session, meeting: Meeting, alpn: str, establish: Establish) -> Connection:
         await session.initiate(alpn, establish)
         return await meeting.connected
@@ -171,6 +179,8 @@ class Introductions:
             return Refuse(reason=RefuseReason.ALPN)
         if offer.establish is Establish.UNKNOWN:
             return Refuse(reason=RefuseReason.ESTABLISH, text="this side does not know that way of establishing")
+        if self._policy is Policy.RELAY and not self._surroundings.relays.are_there:
+            return Refuse(reason=RefuseReason.DECLINED, text="its policy is to use relays alone, and it has none")
         if self._closed or self._responding >= _MAX_RESPONSES:
             return Refuse(reason=RefuseReason.BUSY)
         return None
@@ -212,6 +222,9 @@ class Introductions:
         if connection._paths is not None:
             # The connection looks for better paths by itself: the session has done its part.
             connection._session = session
+            remotes = (pair.remote for pair in session.pairs)
+            relayed = frozenset(each.address for each in remotes if each.kind is CandidateKind.RELAYED)
+            connection._places = Places(self._surroundings.relays.address_at, relayed.__contains__)
             self._surroundings.spawn(self._end(session), "quice session's end")
             return
         Upkeep(self._surroundings, connection, leads=pair is not None, policy=policy).begin(session, pair)
