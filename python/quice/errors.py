@@ -78,9 +78,11 @@ class NoPathError(ConnectError):
     """No pair of candidates of the two peers can reach each other."""
 
     def __init__(self, reason: str) -> None:
+        self.reason = reason
         super().__init__(
-            f"no direct path to the peer: {reason}. At least one of the two networks must let UDP in from an "
-            "address it has sent to; `connection.report` and `quice ping` show what was tried"
+            f"no path to the peer: {reason}. Without a relay, one of the two networks at least must let UDP in from an "
+            "address it has sent to. `quice serve` relays unless it was told not to; Endpoint.bind(relays=...) and "
+            "`--relay` name other relays"
         )
 
 

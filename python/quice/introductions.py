@@ -88,7 +88,7 @@ class Introductions:
         """Connect by candidates; `Endpoint.connect` says what it raises."""
         if policy is Policy.RELAY and not self._surroundings.relays.are_there:
             await signalling.close()
-            raise NoPathError("the policy is to use relays alone, and this endpoint has none: name some in `relays`")
+            raise NoPathError("the policy is to use relays alone, and this endpoint has none")
         meeting, session = self._meet(peer, alpn, signalling, policy)
         try:
             connection = await asyncio.wait_for(self._initiate(session, meeting, alpn, establish), timeout)
@@ -96,7 +96,10 @@ class Introductions:
             meeting.close()
             await self._end(session)
             if isinstance(error, asyncio.TimeoutError):
-                raise ConnectTimeoutError(timeout, "no pair of candidates was found to work") from None
+                reason = "no pair of candidates was found to work"
+                raise ConnectTimeoutError(timeout, self._with_relays(reason)) from None
+            if isinstance(error, NoPathError) and self._surroundings.relays.problems:
+                raise NoPathError(self._with_relays(error.reason)) from None
             if isinstance(error, ConnectionClosedError):
                 raise HandshakeError(str(error)) from error
             raise
@@ -141,6 +144,10 @@ class Introductions:
             meeting.on_handshake(connection)
         else:
             refuse(connection)
+
+    def _with_relays(self, reason: str) -> str:
+        """Why there is no way, and why there is none through a relay."""
+        return "; ".join([reason, *self._surroundings.relays.problems])
 
     async def _initiate(self, session: Session, meeting: Meeting, alpn: str, establish: Establish) -> Connection:
         await session.initiate(alpn, establish)

@@ -76,6 +76,8 @@ class Relay:
         self.server = server
         self.link: Link | None = None
         """The way to the allocation that there is."""
+        self.problem: str | None = None
+        """Why there is none."""
         self._pump = pump
         self._rng = rng
         self._bases = bases
@@ -122,7 +124,8 @@ class Relay:
             try:
                 link = await asyncio.wait_for(self._find(), _LIMIT)
             except (RelayError, OSError, ValueError, asyncio.TimeoutError) as error:
-                logger.info("no allocation at the relay: %s", error or "it does not answer")
+                self.problem = f"{self.server.uris[0]}: {error or 'it does not answer'}"
+                logger.info("no allocation at the relay %s", self.problem)
                 self._conclude()
                 jitter = 1 + self._rng.getrandbits(8) / 256
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -130,6 +133,7 @@ class Relay:
                 pause = min(2 * pause, longest)
             else:
                 pause, _ = _BACKOFF
+                self.problem = None
                 self._use(link)
                 self._conclude()
                 await self._lost.wait()

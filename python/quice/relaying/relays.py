@@ -42,6 +42,11 @@ class Relays:
         """Whether there is one at all, working or not."""
         return bool(self._relays)
 
+    @property
+    def problems(self) -> list[str]:
+        """Of those that have given us no address: why, as far as is known."""
+        return [relay.problem for relay in self._relays.values() if relay.problem is not None]
+
     def use(self, servers: Sequence[RelayServer]) -> None:
         """Have allocations at these servers, and at no others."""
         wanted = {server.uris: server for server in servers}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quice.errors import ServerUriError
 from quice.stun.auth import LongTerm
-from quice.turn.uri import ServerUri
+from quice.turn.uri import ServerUri, Service
 
 
 @dataclass(frozen=True)
@@ -21,4 +22,8 @@ class RelayServer:
         """`uris`: `turn:` and `turns:` URIs of one server (RFC 7065), such as `turn:relay.example.org` and
         `turns:relay.example.org:443?transport=tcp`. Raises `ValueError` for what is none."""
         texts = [uris] if isinstance(uris, str) else uris
-        return cls(tuple(ServerUri.parse(text) for text in texts), LongTerm(username, password))
+        parsed = tuple(ServerUri.parse(text) for text in texts)
+        for text, uri in zip(texts, parsed, strict=True):
+            if uri.service is not Service.TURN:
+                raise ServerUriError(text, "a STUN server relays nothing")
+        return cls(parsed, LongTerm(username, password))

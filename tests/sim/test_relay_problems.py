@@ -1,0 +1,39 @@
+"""Where a relay would have been the way, a failed attempt tells what is wrong with the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from quice import Endpoint, RelayServer
+from quice.errors import NoPathError
+from quice.server import Server
+from quice.server.relay import NO_RELAY, RelaySettings
+from quice.sim.kinds import Nat
+from quice.sim.simulation import Simulation
+
+ALPN = "problems/1"
+
+
+@pytest.mark.parametrize("policy", ["auto", "relay"])
+async def test_a_relay_that_refuses_is_named_with_its_reason(simulation: Simulation, policy: str) -> None:
+    world = simulation.world
+    meeting, relaying = world.host("server"), world.host("relay")
+    alice, bob = (world.site(name, nat=Nat.SYMMETRIC).host(f"at {name}") for name in ("home", "office"))
+    async with contextlib.AsyncExitStack() as stack:
+        with meeting:
+            server = await stack.enter_async_context(Server(relay=NO_RELAY))
+        with relaying:
+            relay = await stack.enter_async_context(Server(relay=RelaySettings(secret="ours")))
+        with bob:
+            far = await stack.enter_async_context(Endpoint.bind(server=server.url, alpns=[ALPN]))
+        with alice:
+            wrong = RelayServer.parse(relay.turn, "1:me", "theirs")
+            near = await stack.enter_async_context(Endpoint.bind(server=server.url, relays=[wrong]))
+            await asyncio.sleep(1)
+            with pytest.raises(NoPathError) as raised:
+                await near.connect(far.peer, alpn=ALPN, policy=policy)  # type: ignore[arg-type]
+    url = relay.turn[0].removesuffix(":3478?transport=udp")
+    assert f"; {url}: the relay refuses with 401" in str(raised.value)
