@@ -25,7 +25,7 @@ TICKET = str(Ticket(PEER, "ws://127.0.0.1:9"))
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("QUICE_SERVER", "QUICE_IDENTITY"):
+    for name in ("QUICE_SERVER", "QUICE_IDENTITY", "QUICE_RELAY_USER", "QUICE_RELAY_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
@@ -55,6 +55,7 @@ def test_help_names_every_command_and_each_has_help_of_its_own() -> None:
         ("receive",),
         ("ping", "--count", "0"),
         ("ping", "--count", "many"),
+        ("ping", "--policy", "fast"),
         ("serve", "--port", "65536"),
         ("serve", "--stun-port", "-1"),
         ("serve", "--turn", "turn:relay.example.org"),
@@ -92,6 +93,21 @@ WRONG = {
     "a ticket with markup": (("receive", "quice1[bold]"), "ticket", "characters that no ticket has"),
     "half a ticket to ping": (("ping", TICKET[:50]), "ticket", "Copy it again"),
     "no peer id": (("ping", "[bold]somebody[/]", "--server", "ws://h"), "invalid_peer_id", "'[bold]somebody[/]'"),
+    "a relay without a password": (
+        ("send", "x", "--server", "ws://h", "--relay", "turn:h", "--relay-user", "me"),
+        "usage",
+        "QUICE_RELAY_PASSWORD",
+    ),
+    "a relay that is none": (
+        ("receive", TICKET, "--relay", "relay.example", "--relay-user", "me", "--relay-password", "it"),
+        "server_uri",
+        "Write turn:HOST",
+    ),
+    "a STUN server for a relay": (
+        ("ping", TICKET, "--relay", "stun:h", "--relay-user", "me", "--relay-password", "it"),
+        "server_uri",
+        "a STUN server relays nothing",
+    ),
     "a host by its name": (("serve", "--host", "localhost"), "usage", "an IP address of this machine"),
 }
 

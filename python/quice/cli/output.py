@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from quice.connection import Connection
 from quice.ice import Report
-from quice.path import Path
+from quice.path import Path, PathKind
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,8 +51,14 @@ class Output:
         """Tell by which path a connection goes, and what was tried to find it."""
         if (path := connection.path) is not None:
             self.path(path, path_in_words(path))
+        self.relayed(connection)
         if self.json and connection.report is not None:
             self.event("report", **report_fields(connection.report))
+
+    def relayed(self, connection: Connection) -> None:
+        """If the connection goes through a relay, tell why."""
+        if (reason := why_relayed(connection)) is not None:
+            self.event("relayed", f"not direct: {reason}", reason=reason)
 
     def path(self, path: Path, text: str) -> None:
         """Tell that data goes over this path from now on."""
@@ -121,6 +127,14 @@ def _progress_bars() -> Progress:
 def path_in_words(path: Path) -> str:
     """A path in a line."""
     return f"{path}, {round(path.rtt * 1000, 3)} ms"
+
+
+def why_relayed(connection: Connection) -> str | None:
+    """Why data goes through a relay, as far as is known; None if it does not."""
+    path, report = connection.path, connection.report
+    if path is None or path.kind is not PathKind.RELAY:
+        return None
+    return report.obstacle if report is not None else "nothing else was tried"
 
 
 def path_fields(path: Path) -> dict[str, object]:

@@ -14,6 +14,8 @@ import typer
 from quice.cli.output import Output
 from quice.cli.runner import IdentityFile, Json, Server, own_identity, run, server_urls
 from quice.cli.watch import live_paths, path_changes
+from quice.cli.ways import PolicyOption, RelayPassword, RelayUri, RelayUser, Ways
+from quice.policy import Policy
 
 if TYPE_CHECKING:
     from quice.connection import Connection
@@ -32,24 +34,29 @@ def ping(
     watch: Annotated[bool, typer.Option("--watch", help="Show the paths and what happens to them.")] = False,
     identity: IdentityFile = None,
     server: Server = None,
+    relay: RelayUri = None,
+    relay_user: RelayUser = None,
+    relay_password: RelayPassword = None,
+    policy: PolicyOption = Policy.AUTO,
     json: Json = False,
 ) -> None:
     """Connect to a peer and measure the path. Without PEER: answer pings, until Ctrl-C."""
     output = Output(json)
+    ways = Ways.of(policy, relay, relay_user, relay_password)
     if peer is None:
-        run(output, _answer(output, server, identity), interrupted=0)
+        run(output, _answer(output, server, ways, identity), interrupted=0)
     else:
         if count is None and not watch:
             count = _COUNT
-        run(output, _ping(output, peer, server, _Pings(count, interval), watch), interrupted=0 if watch else 1)
+        run(output, _ping(output, peer, server, ways, _Pings(count, interval), watch), interrupted=0 if watch else 1)
 
 
-async def _answer(output: Output, server: list[str] | None, identity: IdentityFile) -> None:
+async def _answer(output: Output, server: list[str] | None, ways: Ways, identity: IdentityFile) -> None:
     from quice.endpoint import Endpoint
     from quice.errors import Error
     from quice.ticket import Ticket
 
-    servers = server_urls(server)
+    servers, relays, policy = server_urls(server), ways.relays, ways.policy
 
     async def answer(connection: Connection) -> None:
         try:
@@ -59,7 +66,9 @@ async def _answer(output: Output, server: list[str] | None, identity: IdentityFi
         except (Error, asyncio.IncompleteReadError) as error:
             output.event("lost", f"lost {connection.peer}", peer=str(connection.peer), message=str(error))
 
-    async with Endpoint.bind(own_identity(identity), server=servers, alpns=[_ALPN]) as endpoint:
+    async with Endpoint.bind(
+        own_identity(identity), server=servers, alpns=[_ALPN], relays=relays, policy=policy
+    ) as endpoint:
         ticket = str(Ticket(endpoint.peer, endpoint.server))
         output.event("ticket", f"quice ping {ticket}", ticket=ticket)
         tasks = set()
@@ -70,7 +79,7 @@ async def _answer(output: Output, server: list[str] | None, identity: IdentityFi
             task.add_done_callback(tasks.discard)
 
 
-async def _ping(output: Output, text: str, server: list[str] | None, pings: _Pings, watch: bool) -> None:
+async def _ping(output: Output, text: str, server: list[str] | None, ways: Ways, pings: _Pings, watch: bool) -> None:
     from quice.endpoint import Endpoint
     from quice.identity import PeerId
     from quice.ticket import Ticket
@@ -80,11 +89,13 @@ async def _ping(output: Output, text: str, server: list[str] | None, pings: _Pin
         peer, servers = ticket.peer, server_urls(server, ticket)
     else:
         peer, servers = PeerId.parse(text), server_urls(server)
-    async with Endpoint.bind(server=servers) as endpoint:
+    async with Endpoint.bind(server=servers, relays=ways.relays) as endpoint:
         started = time.monotonic()
-        connection = await endpoint.connect(peer, alpn=_ALPN)
+        connection = await endpoint.connect(peer, alpn=_ALPN, policy=ways.policy)
         async with (live_paths if watch else path_changes)(output, connection) as lines:
             sent = await pings.send(output, connection, lines)
+        # By now more is known of it than when the connection was made.
+        output.relayed(connection)
         connection.close()
         output.event(
             "done",

@@ -15,6 +15,8 @@ import typer
 from quice.cli.output import Output, in_words
 from quice.cli.runner import Json, Server, run, server_urls
 from quice.cli.watch import path_changes
+from quice.cli.ways import PolicyOption, RelayPassword, RelayUri, RelayUser, Ways
+from quice.policy import Policy
 
 if TYPE_CHECKING:
     from quice.connection import Connection
@@ -35,27 +37,31 @@ class _Result:
 def send(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders to send.")],
     server: Server = None,
+    relay: RelayUri = None,
+    relay_user: RelayUser = None,
+    relay_password: RelayPassword = None,
+    policy: PolicyOption = Policy.AUTO,
     json: Json = False,
 ) -> None:
     """Send files and folders: prints a ticket, and stays until the transfer is over."""
     output = Output(json)
-    run(output, _send(output, paths, server))
+    run(output, _send(output, paths, server, Ways.of(policy, relay, relay_user, relay_password)))
 
 
-async def _send(output: Output, paths: list[Path], server: list[str] | None) -> None:
+async def _send(output: Output, paths: list[Path], server: list[str] | None, ways: Ways) -> None:
     from quice.endpoint import Endpoint
     from quice.ticket import SECRET_LENGTH, Ticket
     from quice.transfer.disk import in_thread
     from quice.transfer.messages import ALPN
     from quice.transfer.sources import collect
 
-    servers = server_urls(server)
+    servers, relays = server_urls(server), ways.relays
 
     def skipped(path: Path, why: str) -> None:
         output.event("skipped", f"not sent: {str(path)!r} is {why}", path=str(path), reason=why)
 
     sources = await in_thread(lambda stop: collect(paths, skipped, stop))
-    async with Endpoint.bind(server=servers, alpns=[ALPN]) as endpoint:
+    async with Endpoint.bind(server=servers, alpns=[ALPN], relays=relays, policy=ways.policy) as endpoint:
         ticket = Ticket(endpoint.peer, endpoint.server, secrets.token_bytes(SECRET_LENGTH))
         output.event("ticket", f"On the other machine:\n\n    quice receive {ticket}\n", ticket=str(ticket))
         result = await _offer(output, endpoint, sources, ticket.secret)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from quice.cli.output import Output, path_fields, path_in_words
+from quice.cli.output import Output, path_fields, path_in_words, why_relayed
 from quice.path import PathChanged, PathClosed, PathEvent, PathOpened, PathStatusChanged, carrying
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _REFRESH = 0.5
 """Seconds between two states of the table."""
 _SHOWN = 8
 """The last events, below it."""
+_NUMBERS = ("RTT ms", "loss", "MTU", "sent", "received")
+_EXPENDABLE = ("MTU", "local", "received", "sent", "loss")
+"""Columns that a narrow terminal does without, the first of them first."""
 
 
 @asynccontextmanager
@@ -43,6 +46,11 @@ async def path_changes(output: Output, connection: Connection) -> AsyncIterator[
 async def live_paths(output: Output, connection: Connection) -> AsyncIterator[deque[str]]:
     """Show a connection's paths as they are, and what happens to them: as a table on a terminal, else line by line.
     Yields the lines below the table, to add to."""
+    if output.is_live:
+        # Here rather than at the top, since it takes a while and most commands don't need it; and not while a round
+        # trip is measured.
+        import rich.live
+        import rich.table  # noqa: F401
     output.connected(connection)
     events = connection.path_events()
     lines: deque[str] = deque(maxlen=_SHOWN)
@@ -67,42 +75,60 @@ async def live_paths(output: Output, connection: Connection) -> AsyncIterator[de
 async def _show(connection: Connection, lines: deque[str]) -> None:
     from rich.live import Live
 
-    with Live(_table(connection.paths, lines), auto_refresh=False) as live:
+    with Live(auto_refresh=False) as live:
         try:
             while not connection.is_closed:
-                live.update(_table(connection.paths, lines), refresh=True)
+                live.update(_view(connection, lines, live.console.width), refresh=True)
                 await asyncio.sleep(_REFRESH)
         finally:
             # What stays on the screen.
-            live.update(_table(connection.paths, lines), refresh=True)
+            live.update(_view(connection, lines, live.console.width), refresh=True)
 
 
-def _table(paths: list[Path], lines: deque[str]) -> RenderableType:
-    # Imported here: rich takes a while, and most commands don't need it.
+def _view(connection: Connection, lines: Iterable[str], width: int) -> RenderableType:
     from rich.console import Group
+    from rich.text import Text
+
+    below = list(lines)
+    if (reason := why_relayed(connection)) is not None:
+        below.insert(0, f"not direct: {reason}")
+    return Group(_table(connection.paths, width), *(Text(line) for line in below))
+
+
+def _table(paths: list[Path], width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(expand=False)
-    for name in ("", "kind", "local", "remote", "status"):
-        table.add_column(name)
-    for name in ("RTT ms", "loss", "MTU", "sent", "received"):
-        table.add_column(name, justify="right")
     used = carrying(paths)
-    for path in paths:
-        table.add_row(
-            "*" if used is not None and path.id == used.id else "",
-            path.kind.value,
-            Text(str(path.local or "")),
-            Text(str(path.remote)),
-            path.status if path.validated else "unproven",
-            f"{path.rtt * 1000:.1f}",
-            f"{path.loss:.1%}",
-            str(path.mtu),
-            f"{path.sent_bytes:,}",
-            f"{path.received_bytes:,}",
-        )
-    return Group(table, *(Text(line) for line in lines))
+    rows = [_cells(path, is_used=used is not None and path.id == used.id) for path in paths]
+    widest = {name: max(len(row[name]) for row in rows) for name in rows[0]} if rows else {}
+    columns = {name: max(len(name), size) for name, size in widest.items()}
+    for name in _EXPENDABLE:
+        # A line on the left of each column, one at the end, and a space on either side.
+        if sum(columns.values()) + 3 * len(columns) + 1 > width:
+            columns.pop(name, None)
+    table = Table(expand=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in columns))
+    return table
+
+
+def _cells(path: Path, *, is_used: bool) -> dict[str, str]:
+    """A row of the table, by the names of its columns."""
+    return {
+        "": "*" if is_used else "",
+        "kind": path.kind.value,
+        "local": str(path.local or ""),
+        "remote": str(path.remote),
+        "status": path.status if path.validated else "unproven",
+        "RTT ms": f"{path.rtt * 1000:.1f}",
+        "loss": f"{path.loss:.1%}",
+        "MTU": str(path.mtu),
+        "sent": f"{path.sent_bytes:,}",
+        "received": f"{path.received_bytes:,}",
+    }
 
 
 def _told(event: PathEvent) -> tuple[str, str, dict[str, object]]:

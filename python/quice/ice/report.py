@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quice.ice.candidate import Candidate
+from quice.ice.candidate import Candidate, CandidateKind
 from quice.ice.checklist import CheckListState
 from quice.ice.events import Role
 from quice.ice.generation import Generation
@@ -22,6 +22,11 @@ class PairReport:
     rtt: float | None
     checks_sent: int
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether it leads through a relay, on either side."""
+        return CandidateKind.RELAYED in (self.local.kind, self.remote.kind)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -35,6 +40,22 @@ class Report:
     selected: PairReport | None
     generation: int = 0
     """How often ICE had been restarted."""
+
+    @property
+    def obstacle(self) -> str:
+        """Why no pair without a relay was selected, as far as is known, in half a sentence."""
+        if all(candidate.kind is CandidateKind.RELAYED for candidate in self.local_candidates):
+            return "this side uses no address but those of its relays"
+        if all(candidate.kind is CandidateKind.RELAYED for candidate in self.remote_candidates):
+            return "the peer has told no address but those of its relays"
+        direct = [pair for pair in self.pairs if not pair.is_relayed]
+        if not direct:
+            return "no address of this side can be paired with one of the peer's: they have no address family in common"
+        if any(pair.state is PairState.SUCCEEDED for pair in direct):
+            return "a direct way was found, and is about to be taken"
+        if any(pair.state is not PairState.FAILED for pair in direct):
+            return "direct ways are still being tried"
+        return f"none of {len(direct)} direct candidate pairs let a check through and its answer back"
 
 
 def of_pair(pair: CandidatePair) -> PairReport:

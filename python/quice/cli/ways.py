@@ -1,0 +1,73 @@
+"""Options for the ways that a command's connections may take: relays and a policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
+
+from quice.cli.runner import UsageError
+from quice.policy import Policy
+from quice.relaying import RelayServer
+from quice.turn.uri import ServerUri
+
+RelayUri = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--relay",
+        metavar="URI",
+        help="A relay beside the rendezvous server's own: turn:HOST or turns:HOST (TURN). May be given again.",
+    ),
+]
+RelayUser = Annotated[
+    str | None, typer.Option("--relay-user", envvar="QUICE_RELAY_USER", metavar="NAME", help="User name there.")
+]
+RelayPassword = Annotated[
+    str | None,
+    typer.Option(
+        "--relay-password",
+        envvar="QUICE_RELAY_PASSWORD",
+        metavar="TEXT",
+        help="Password there; better in the environment, where others don't see it.",
+    ),
+]
+PolicyOption = Annotated[
+    Policy,
+    typer.Option(
+        "--policy",
+        help="Which ways to take. auto: the best; direct: through no relay; relay: through relays alone, so that the "
+        "peer learns no address of this machine; lan: within a private network.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What was given on the command line."""
+
+    policy: Policy = Policy.AUTO
+    uris: tuple[str, ...] = ()
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, policy: Policy, uris: list[str] | None, username: str | None, password: str | None) -> Ways:
+        """From the options' values."""
+        return cls(policy, tuple(uris or ()), username, password)
+
+    @property
+    def relays(self) -> tuple[RelayServer, ...]:
+        """The relays. Raises `UsageError`, and `ServerUriError` for what is no URI of one."""
+        if not self.uris:
+            return ()
+        if not self.username or not self.password:
+            raise UsageError(
+                "--relay needs the user name and password that the relay knows: --relay-user and --relay-password, or "
+                "the environment variables QUICE_RELAY_USER and QUICE_RELAY_PASSWORD"
+            )
+        # URIs of one host are ways to one server.
+        servers: dict[str, list[str]] = {}
+        for text in self.uris:
+            servers.setdefault(ServerUri.parse(text).host, []).append(text)
+        return tuple(RelayServer.parse(uris, self.username, self.password) for uris in servers.values())
