@@ -13,7 +13,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 async def start(name: str, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / name), *arguments, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, str(EXAMPLES / name), *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
 
 
@@ -38,3 +40,47 @@ async def test_echo() -> None:
         finally:
             service.kill()
             await service.wait()
+
+
+class Chatting:
+    """One side of a chat."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process, self.types, self._output = process, process.stdin, process.stdout
+
+    async def line(self, beginning: str = "") -> str:
+        """The next line that begins so."""
+        while line := (await self._output.readline()).decode():
+            if line.startswith(beginning):
+                return line.rstrip()
+        raise AssertionError(f"nothing that begins with {beginning!r}")
+
+
+async def test_trust() -> None:
+    async with Server("127.0.0.1", 0, 0) as server:
+        bob = Chatting(await start("trust.py", server.url))
+        alice = Chatting(await start("trust.py", server.url, await bob.line()))
+        try:
+            both = (alice, bob)
+            for one in both:
+                assert " over a relay path to " in await one.line("talking with ")
+            assert await bob.line("> ") == "> hello"
+
+            alice.types.write(b"is it you?\n/trust\n")
+            assert await bob.line("> ") == "> is it you?"
+            bob.types.write(b"it is\n")
+            assert await alice.line("> ") == "> it is"
+            bob.types.write(b"/trust\n")
+            for one in both:
+                while not (await one.line("now over a ")).startswith("now over a lan path"):
+                    pass
+            for one in both:
+                one.types.close()
+            assert [await one.process.wait() for one in both] == [0, 0]
+        finally:
+            for one in both:
+                if one.process.returncode is None:
+                    one.process.kill()
+                    await one.process.wait()
