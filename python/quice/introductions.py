@@ -17,9 +17,10 @@ from quice.errors import (
     NoPathError,
     SignallingError,
 )
-from quice.ice import CandidatePair
+from quice.ice import CandidateKind, CandidatePair
 from quice.identity import PeerId
 from quice.meeting import Meeting, refuse
+from quice.path import Places
 from quice.policy import Policy
 from quice.session import Session
 from quice.signal.interface import Signalling
@@ -219,6 +220,9 @@ class Introductions:
         if connection._paths is not None:
             # The connection looks for better paths by itself: the session has done its part.
             connection._session = session
+            remotes = (pair.remote for pair in session.pairs)
+            relayed = frozenset(each.address for each in remotes if each.kind is CandidateKind.RELAYED)
+            connection._places = Places(self._surroundings.relays.address_at, relayed.__contains__)
             self._surroundings.spawn(self._end(session), "quice session's end")
             return
         Upkeep(self._surroundings, connection, leads=pair is not None, policy=policy).begin(session, pair)

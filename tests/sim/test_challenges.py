@@ -13,7 +13,7 @@ from quice import Connection, Endpoint, PathKind, _native
 from quice.challenges import Challenged, Challenger
 from quice.ice import CandidateKind
 from quice.server import Server
-from quice.server.relay import NO_RELAY
+from quice.server.relay import NO_RELAY, RelaySettings
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
@@ -34,12 +34,17 @@ STUN_PORT = 3478
 
 @contextlib.asynccontextmanager
 async def endpoints(
-    server: Host, one: Host, two: Host, *, checks: tuple[str, str] = ("quic", "quic")
+    server: Host,
+    one: Host,
+    two: Host,
+    *,
+    checks: tuple[str, str] = ("quic", "quic"),
+    relay: RelaySettings = NO_RELAY,
 ) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
     """Two endpoints that know their public addresses."""
     async with contextlib.AsyncExitStack() as stack:
         with server:
-            service = await stack.enter_async_context(Server(relay=NO_RELAY))
+            service = await stack.enter_async_context(Server(relay=relay))
         made: list[Endpoint] = []
         for machine, kind in zip((one, two), checks, strict=True):
             with machine:
@@ -393,3 +398,17 @@ def test_a_peer_that_names_hundreds_of_addresses_has_so_many_probes_sent_in_a_se
         place.simulation.run(main())
     busiest = max(index + 1 - bisect.bisect_right(times, time - 0.9999) for index, time in enumerate(times))
     assert busiest == PROBES_PER_SECOND
+
+
+async def test_a_connection_that_stays_on_a_relay_says_so(simulation: Simulation) -> None:
+    world = simulation.world
+    server = world.host("server")
+    one, two = (world.site(name, nat=Nat.SYMMETRIC).host(f"at {name}") for name in ("home", "office"))
+    async with endpoints(server, one, two, relay=RelaySettings()) as (near, far):
+        with on(near):
+            connection = await near.connect(far.peer, alpn=ALPN)
+        with on(far):
+            accepted = await far.accept()
+        for each in (connection, accepted):
+            assert each.path is not None
+            assert each.path.kind is PathKind.RELAY
