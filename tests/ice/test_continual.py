@@ -107,6 +107,20 @@ def several(role: Role = Role.CONTROLLING) -> Scripted:
     return peer
 
 
+def test_a_direct_pair_that_works_while_a_relayed_one_is_nominated_replaces_it_at_once() -> None:
+    peer = Scripted(Role.CONTROLLING, remotes=1, renomination=True)
+    theirs = Candidate(
+        kind=CandidateKind.RELAYED,
+        address=Address("192.0.2.201", 50000),
+        priority=priority(CandidateKind.RELAYED, MAX_LOCAL_PREFERENCE),
+        foundation="relay",
+    )
+    peer.agent.add_remote_candidate(theirs, peer.now)
+    # The direct answer comes between the nomination and its own answer.
+    play(peer, 1.0, rtt={theirs.address: 0.1, remote(1).address: 0.2})
+    assert selected(peer).remote == remote(1)
+
+
 def test_a_relayed_candidate_is_paired_checked_and_selected_with_itself_as_base() -> None:
     peer = Scripted(remotes=0)
     peer.agent.add_local_candidate(relayed(), peer.now)

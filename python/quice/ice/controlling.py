@@ -67,6 +67,10 @@ class Controlling:
             self._nominating = self._give_up_at = None
             self._preference.select(now)
             self._conclusion.select(pair, now)
+            # What came to work meanwhile could not be nominated then.
+            better = next((valid for valid in self._generation.checklist.valid if valid.relays < pair.relays), None)
+            if better is not None and self._generation.continual:
+                self._nominate(better, now)
 
     def candidates_complete(self, now: float) -> None:
         if self._generation.selected is None:
