@@ -179,6 +179,8 @@ class Introductions:
             return Refuse(reason=RefuseReason.ALPN)
         if offer.establish is Establish.UNKNOWN:
             return Refuse(reason=RefuseReason.ESTABLISH, text="this side does not know that way of establishing")
+        if self._policy is Policy.RELAY and not self._surroundings.relays.are_there:
+            return Refuse(reason=RefuseReason.DECLINED, text="its policy is to use relays alone, and it has none")
         if self._closed or self._responding >= _MAX_RESPONSES:
             return Refuse(reason=RefuseReason.BUSY)
         return None

@@ -129,6 +129,17 @@ async def test_the_policy_relay_without_a_relay_ends_at_once_and_says_what_to_do
     assert "`--relay`" in errors
 
 
+async def test_a_peer_with_the_policy_relay_and_no_relay_says_so_at_once(unrelayed: str, tmp_path: Path) -> None:
+    options = ("--server", unrelayed, "--identity", tmp_path / "identity", "--policy", "relay", "--json")
+    async with quice("ping", *options) as answering:
+        ticket = (await answering.event("ticket"))["ticket"]
+        async with quice("ping", ticket, "--json") as ping:
+            error = await ping.event("error")
+            assert await ping.ended() == 1
+    assert error["kind"] == "refused"
+    assert "use relays alone, and it has none" in error["message"]
+
+
 async def test_a_table_of_paths_keeps_the_addresses_on_a_narrow_terminal(url: str, tmp_path: Path) -> None:
     async with quice("ping", "--identity", tmp_path / "identity", "--server", url, "--json") as answering:
         ticket = (await answering.event("ticket"))["ticket"]
