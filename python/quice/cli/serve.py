@@ -19,32 +19,53 @@ if TYPE_CHECKING:
 
 _DESCRIPTORS = 65_536
 
+_OWN, _ELSEWHERE = "This server's relay", "A relay elsewhere"
+
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Local address to serve on; all of them by default.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the rendezvous (WebSocket).")] = 4780,
     stun_port: Annotated[int, typer.Option(min=0, max=65535, help="UDP and TCP port of STUN and TURN.")] = 3478,
-    relay: Annotated[bool, typer.Option(help="Relay between peers that can't reach each other (TURN).")] = True,
+    relay: Annotated[
+        bool, typer.Option(help="Relay between peers that can't reach each other (TURN).", rich_help_panel=_OWN)
+    ] = True,
     relay_address: Annotated[
         list[str] | None,
-        typer.Option(metavar="IP", help="Public address that this host is behind, if a NAT maps it one to one."),
+        typer.Option(
+            metavar="IP",
+            help="Public address that this host is behind, if a NAT maps it one to one.",
+            rich_help_panel=_OWN,
+        ),
     ] = None,
-    relay_ports: Annotated[str, typer.Option(metavar="LO-HI", help="UDP ports of relayed addresses.")] = "49152-65535",
-    relay_quota: Annotated[int, typer.Option(min=1, help="Relayed addresses for each peer at the same time.")] = 16,
+    relay_ports: Annotated[
+        str, typer.Option(metavar="LO-HI", help="UDP ports of relayed addresses.", rich_help_panel=_OWN)
+    ] = "49152-65535",
+    relay_quota: Annotated[
+        int, typer.Option(min=1, help="Relayed addresses for each peer at the same time.", rich_help_panel=_OWN)
+    ] = 16,
     relay_rate: Annotated[
-        float, typer.Option(min=0, help="Bytes a second relayed for each peer; 0 for any number.")
+        float,
+        typer.Option(min=0, help="Bytes a second relayed for each peer; 0 for any number.", rich_help_panel=_OWN),
     ] = 12_500_000,
     relay_allow: Annotated[
         list[str] | None,
-        typer.Option(metavar="CIDR", help="Private network to relay to, otherwise refused."),
+        typer.Option(metavar="CIDR", help="Private network to relay to, otherwise refused.", rich_help_panel=_OWN),
     ] = None,
     turn: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", help="TURN server that peers are to use instead of this one, with --turn-secret."),
+        typer.Option(
+            metavar="URL", help="TURN server that peers are to use instead of this one.", rich_help_panel=_ELSEWHERE
+        ),
     ] = None,
     turn_secret: Annotated[
         str | None,
-        typer.Option(envvar="QUICE_TURN_SECRET", help="Secret shared with it (coturn: static-auth-secret)."),
+        typer.Option(
+            metavar="TEXT",
+            envvar="QUICE_TURN_SECRET",
+            help="The secret shared with it (coturn: use-auth-secret, static-auth-secret); better in the "
+            "environment, where others don't see it.",
+            rich_help_panel=_ELSEWHERE,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

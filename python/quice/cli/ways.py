@@ -12,16 +12,22 @@ from quice.policy import Policy
 from quice.relaying import RelayServer
 from quice.turn.uri import ServerUri
 
+_PANEL = "Which ways to take"
+
 RelayUri = Annotated[
     list[str] | None,
     typer.Option(
         "--relay",
         metavar="URI",
         help="A relay beside the rendezvous server's own: turn:HOST or turns:HOST (TURN). May be given again.",
+        rich_help_panel=_PANEL,
     ),
 ]
 RelayUser = Annotated[
-    str | None, typer.Option("--relay-user", envvar="QUICE_RELAY_USER", metavar="NAME", help="User name there.")
+    str | None,
+    typer.Option(
+        "--relay-user", envvar="QUICE_RELAY_USER", metavar="NAME", help="User name there.", rich_help_panel=_PANEL
+    ),
 ]
 RelayPassword = Annotated[
     str | None,
@@ -30,14 +36,16 @@ RelayPassword = Annotated[
         envvar="QUICE_RELAY_PASSWORD",
         metavar="TEXT",
         help="Password there; better in the environment, where others don't see it.",
+        rich_help_panel=_PANEL,
     ),
 ]
 PolicyOption = Annotated[
     Policy,
     typer.Option(
         "--policy",
-        help="Which ways to take. auto: the best; direct: through no relay; relay: through relays alone, so that the "
+        help="auto: the best; direct: through no relay; relay: through relays alone, so that the "
         "peer learns no address of this machine; lan: within a private network.",
+        rich_help_panel=_PANEL,
     ),
 ]
 
