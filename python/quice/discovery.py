@@ -52,7 +52,7 @@ class Discovery:
     """Gathers candidates from an endpoint's addresses, again and again for as long as it lives.
 
     A session that waited for its STUN servers would start a round trip late; so this has asked before. Relayed
-    candidates are brought by `quice.relays`.
+    candidates are brought by `quice.relaying`.
     """
 
     def __init__(
