@@ -547,7 +547,7 @@ def _site(simulation: Simulation, name: str, place: Place) -> Site:
         nat=place.nat if place.nat is not None else Nat.PUBLIC,
         ipv4=place.ipv4,
         ipv6=place.ipv6,
-        firewall=_FIREWALL if place.ipv6 else None,
+        firewall=_FIREWALL if place.ipv6 and place.nat is not None else None,
         behind=carrier,
         uplink=place.uplink,
     )

@@ -50,6 +50,11 @@ class Hearing:
         except _native.ConnectionGone:
             return 0.0
 
+    @property
+    def pause(self) -> float:
+        """For how many seconds nothing has come at all, as of the last look."""
+        return self._loop.time() - self._came
+
     def close(self) -> None:
         """Look no more."""
         if self._timer is not None:

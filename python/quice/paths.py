@@ -105,13 +105,17 @@ class PathKeeper:
     def select(self, pair: CandidatePair, *, urgent: bool) -> None:
         """Have this pair carry data. urgent: what carried it does not work any more, as one side has found."""
         former, self.selected, self._agreed = self.selected, pair, True
-        is_cut_off = urgent or self._is_cut_off
+        # Since then it may have come back, or be another one already.
+        is_cut_off = self._is_cut_off or (urgent and self._hearing.pause >= _CUT_OFF)
         with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
             if self._path_of(pair) is None:
                 self._go(former, pair, is_cut_off=is_cut_off)
             elif is_cut_off:
                 self._native.nudge()
-        self._keep()
+            self._keep()
+            if self._path_of(pair) is None and self._is_cut_off:
+                # No other can be opened now: perhaps one of those there are works again.
+                self._native.nudge()
 
     def on_failed(self, error: Exception) -> None:
         """No pair passes checks any more; whether QUIC does, QUIC says."""
@@ -150,8 +154,9 @@ class PathKeeper:
         if pair is not None and self._trial is not None and _way(pair) == _way(self._trial):
             # It works, where the other is silent.
             with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
-                if _far_end(pair) == _far_end(self.selected):
-                    self._move(self.selected, pair)
+                before = self._path_of(self.selected)
+                if before is not None and _far_end(self._paths[before]) == _far_end(pair):
+                    self._move(before, pair)
                 self.selected, self._trial = pair, None
         self._keep()
 
@@ -226,18 +231,20 @@ class PathKeeper:
 
     def _go(self, former: CandidatePair, pair: CandidatePair, *, is_cut_off: bool) -> None:
         """Let a path go on over this pair, if that is better than another path beside it."""
-        back = next((path for path, way in self._origins.items() if way == _way(pair)), None)
-        if back is not None or (is_cut_off and _far_end(former) == _far_end(pair)):
-            self._move(former, pair, back)
+        path = next((path for path, way in self._origins.items() if way == _way(pair)), None)
+        if path is None and is_cut_off:
+            path = self._movable(former, pair)
+        if path is not None:
+            self._move(path, pair)
 
-    def _move(self, former: CandidatePair, pair: CandidatePair, path: int | None = None) -> None:
+    def _movable(self, former: CandidatePair, pair: CandidatePair) -> int | None:
+        """A path that can go on over this pair: that of the one before, if possible."""
+        fitting = [path for path, each in self._paths.items() if _far_end(each) == _far_end(pair)]
+        before = self._path_of(former)
+        return before if before in fitting else next(iter(fitting), None)
+
+    def _move(self, path: int, pair: CandidatePair) -> None:
         """Let a path go on over this pair, and no other."""
-        if path is None:
-            path = self._path_of(former)
-        if path is None:
-            path = next(iter(self._paths), None)
-        if path is None:
-            return
         self._relays.open(pair.base, pair.remote.address, self)
         self._native.move_path(path, pair.remote.address, self._relays.host_of(pair.base))
         self._origins.setdefault(path, _way(self._paths[path]))
