@@ -113,9 +113,9 @@ class PathKeeper:
             elif is_cut_off:
                 self._native.nudge()
             self._keep()
-            if self._path_of(pair) is None and self._is_cut_off:
-                # No other can be opened now: perhaps one of those there are works again.
-                self._native.nudge()
+            if self._path_of(pair) is None and self._is_cut_off and self._paths:
+                # No other can be opened now, and the peer waits for one of those there are.
+                self._move(next(iter(self._paths)), pair)
 
     def on_failed(self, error: Exception) -> None:
         """No pair passes checks any more; whether QUIC does, QUIC says."""

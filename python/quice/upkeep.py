@@ -267,6 +267,9 @@ class Upkeep:
         self._next_try = self._hearing.silence + _FIRST_PAUSE
         if not self.leads:
             self._relocate(pair)
+            if negotiation.is_urgent:
+                with contextlib.suppress(_native.ConnectionGone):
+                    self.connection._native.nudge()
         else:
             if self._keeper is None:
                 self._keep_paths(self._first_pair(pair, session), session)
