@@ -17,6 +17,9 @@ _IDLE_TICK = 2.0
 """The same, after a while in which nothing was sent and nothing came: each time twice as long, and at most this."""
 _LONG = 0.5
 """Seconds of silence after which what was lost is not left to wait for the next probe timeout."""
+_FLOW = 4
+"""Looks in a row at which something had come, after which it is asked for when it stops: a question and its answer are
+no flow, else the two sides would ask each other forever."""
 _DEAF = 1.0
 """Seconds in which nothing came at all after which an answer to what comes is not left to wait for it either: while
 more is on its way than may be, noq acknowledges nothing. Doubled each time, for it costs connection ids."""
@@ -36,8 +39,8 @@ class Hearing:
         self._loop = asyncio.get_running_loop()
         self._silence = 0.0
         self._sent = self._received = 0
-        self._flows = False
-        """Something had come at the last look."""
+        self._flow = 0
+        """At so many looks in a row something had come."""
         self._came, self._deaf = self._loop.time(), _DEAF
         self._pause = _TICK
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, _wake, weakref.ref(self))
@@ -82,11 +85,12 @@ class Hearing:
         self._silence = silence
         active = (sent, received) != (self._sent, self._received) or silence > 0
         if received != self._received:
-            self._flows = True
-        elif self._flows:
+            self._flow += 1
+        else:
             # Who only receives is owed nothing, and would never learn that it is not reached any more.
-            self._flows = False
-            self._ask()
+            if self._flow >= _FLOW:
+                self._ask()
+            self._flow = 0
         self._sent, self._received = sent, received
         return active
 
