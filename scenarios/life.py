@@ -36,6 +36,7 @@ DIRECT_WITHIN = 10.0
 """Seconds after which data goes the direct way again, where there is one."""
 _TICK = 0.05
 _SLEEP = 60.0
+_CHAPTERS = 4
 _FLOWING = 0.5
 """Seconds within which something came, where data flows."""
 _IDLE_TIMEOUT = 120.0
@@ -481,8 +482,8 @@ CHAPTERS: dict[str, Callable[[Play], Awaitable[None]]] = {
 """What can happen; each leaves everything as it was."""
 
 
-def draw(seed: int, chapters: int = len(CHAPTERS)) -> Life:
-    """The life of this number."""
+def draw(seed: int, chapters: int = _CHAPTERS) -> Life:
+    """The life of this number, in which so much happens."""
     dice = random.Random(f"{seed}/life")
     homes = _home(dice), _home(dice)
     mobile = _mobile(dice), _mobile(dice)
