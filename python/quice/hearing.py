@@ -42,6 +42,8 @@ class Hearing:
         self._flow = 0
         """At so many looks in a row something had come."""
         self._came, self._deaf = self._loop.time(), _DEAF
+        self._is_due = False
+        """The peer has spoken again, and was not answered yet."""
         self._pause = _TICK
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, _wake, weakref.ref(self))
 
@@ -97,14 +99,15 @@ class Hearing:
     def _is_called(self, silence: float, *, heard: bool) -> bool:
         """Whether the peer speaks again of which nothing had come for a while, and there is one way to answer."""
         if silence < _LONG:
-            self._deaf = _DEAF
-        if not heard:
-            return False
-        now = self._loop.time()
-        pause, self._came = now - self._came, now
+            self._deaf, self._is_due = _DEAF, False
+        if heard:
+            now = self._loop.time()
+            pause, self._came = now - self._came, now
+            self._is_due |= silence >= _LONG and pause >= self._deaf
         # A server that was nudged can't tell two paths to one address apart by where they leave.
-        if silence < _LONG or pause < self._deaf or (not self._nudges and len(self._native.paths()) > 1):
+        if not self._is_due or (not self._nudges and len(self._native.paths()) > 1):
             return False
+        self._is_due = False
         self._deaf *= 2
         return True
 
