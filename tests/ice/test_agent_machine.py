@@ -488,7 +488,7 @@ def test_a_message_of_every_kind_and_method_in_any_state_is_taken_calmly() -> No
     assert Message.decode(check.transmit.data) == check.message
 
 
-def test_a_pair_that_had_to_make_room_is_not_selected_when_its_answer_comes() -> None:
+def test_a_pair_whose_check_is_on_its_way_does_not_make_room_for_another() -> None:
     state = AgentMachine()
     state.begin(role=Role.CONTROLLED, remotes=0, credentials=True, renomination=False, lite=False, settled=False)
     state.name_many_remote_candidates()

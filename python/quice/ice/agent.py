@@ -467,9 +467,6 @@ class Agent:
             # RFC 8489 §6.3.3: an answer that can't be understood is as good as none.
             if current:
                 self._drop(pair, now)
-        elif self._generation.checklist.find(pair.base, pair.remote.address) is not pair:
-            # It had to make room for another while its check was on its way (RFC 8838 §10).
-            pass
         elif pair.state is not PairState.FAILED and (current or now < check.expires):
             self._receive_success(check, mapped.address, now)
         return True

@@ -128,7 +128,9 @@ class CheckList:
         # A pair whose consent has ended stays, so that nobody forgets that it has.
         worst = next((p for p in reversed(self._pairs) if p.state is PairState.FAILED and not p.barred), None)
         if worst is None:
-            worst = next((p for p in reversed(self._pairs) if p.state in _OPEN), None)
+            # One that waits again may have a check on its way, whose answer counts.
+            untouched = (p for p in reversed(self._pairs) if p.state in _OPEN and not p.checks_sent)
+            worst = next(untouched, None)
             if worst is None or self.priority(worst) >= self.priority(pair):
                 return False
         self.remove(worst)

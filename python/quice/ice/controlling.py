@@ -33,6 +33,8 @@ class Controlling:
         self._choose_at: float | None = None
         self._give_up_at: float | None = None
         self._nominating: CandidatePair | None = None
+        self._unanswered: set[CandidatePair] = set()
+        """Those whose nomination the peer did not answer, though they work."""
         self._preference = Preference()
 
     def pair_valid(self, pair: CandidatePair, now: float) -> None:
@@ -68,7 +70,8 @@ class Controlling:
             self._preference.select(now)
             self._conclusion.select(pair, now)
             # What came to work meanwhile could not be nominated then.
-            better = next((valid for valid in self._generation.checklist.valid if valid.relays < pair.relays), None)
+            valid = (each for each in self._generation.checklist.valid if each not in self._unanswered)
+            better = next((each for each in valid if each.relays < pair.relays), None)
             if better is not None and self._generation.continual:
                 self._nominate(better, now)
 
@@ -119,6 +122,8 @@ class Controlling:
     def _nominate_another(self, now: float) -> None:
         """The nominated pair does not answer, although it did: the next one that does takes its place."""
         self._give_up_at = None
+        if self._nominating is not None:
+            self._unanswered.add(self._nominating)
         selected = self._generation.selected
         others = (pair for pair in self._generation.checklist.valid if pair is not self._nominating)
         other = selected if selected is not None and selected.is_valid else next(others, None)
