@@ -65,8 +65,9 @@ endif
 bench: $(INSTALLED)  ## Throughput, latency and memory beside the peers, in one table
 	$(BIN)/python -m bench
 
-bench-relay: $(INSTALLED) packages  ## What a packet costs our relay, beside coturn
+bench-relay: $(INSTALLED) packages  ## What a packet costs our relay, and QUIC through it, beside coturn (ten minutes)
 	$(BIN)/python -m bench.relay
+	$(BIN)/python -m bench.relayed
 
 bench-connect: $(INSTALLED) packages  ## From connect() to the answer, behind NATs and beside the peers, in one table
 	$(BIN)/python -m bench.connect

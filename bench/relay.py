@@ -8,8 +8,10 @@ second one core would carry, and others on the machine change it less than the r
 from __future__ import annotations
 
 import argparse
+import enum
 import os
 import random
+import secrets
 import socket
 import statistics
 import struct
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +28,9 @@ from rich.table import Table
 
 from bench.report import load, machine
 from interop.relays import Relay, coturn, coturn_unavailable, free_port, running
-from quice.turn import Allocated, Bound, Client, time_limited
-from quice.turn.channel import encode_channel_data
+from quice.stun.auth import LongTerm
+from quice.turn import Allocated, Bound, Client, Event, time_limited
+from quice.turn.channel import HEADER_LENGTH, encode_channel_data
 from quice.wire import Address
 
 SIZE = 1200
@@ -35,7 +38,8 @@ SECRET = "of this bench"
 _IN_FLIGHT = 384
 _BATCH = 20
 """Packets that one call sends where it sends many, as QUIC's senders do."""
-_LOST_AFTER = 0.05
+_LOST_AFTER = 0.01
+"""Seconds without an arrival after which nothing is on its way any more."""
 _BUFFER = 4 << 20
 # linux/udp.h
 _UDP_SEGMENT = 103
@@ -43,28 +47,34 @@ _UDP_GRO = 104
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+class Way(enum.Enum):
+    """Who sends to whom through the relay. In BETWEEN both are its clients."""
+
+    UP = "to the peer"
+    DOWN = "to the client"
+    BETWEEN = "between clients"
+
+
 @dataclass(frozen=True)
 class Case:
-    """`up`: from the client to the peer. `batched`: the kernel cuts many packets from one call of the sender."""
+    """`batched`: the kernel cuts many packets from one call of the sender."""
 
-    name: str
-    up: bool
+    way: Way
     batched: bool
 
+    def __str__(self) -> str:
+        return f"{self.way.value}, sent {'in batches' if self.batched else 'one by one'}"
 
-CASES = (
-    Case("to the peer, sent one by one", up=True, batched=False),
-    Case("to the peer, sent in batches", up=True, batched=True),
-    Case("to the client, sent one by one", up=False, batched=False),
-    Case("to the client, sent in batches", up=False, batched=True),
-)
+
+CASES = tuple(Case(way, batched) for way in (Way.UP, Way.DOWN) for batched in (False, True))
 
 
 @dataclass(frozen=True)
 class Result:
-    """Packets that arrived, in so many seconds, for so many CPU seconds of the relay."""
+    """Packets that arrived, of so many bytes, in so many seconds, for so many CPU seconds of the relay."""
 
     packets: int
+    size: int
     seconds: float
     cpu: float
 
@@ -76,7 +86,7 @@ class Result:
     @property
     def gbit(self) -> float:
         """What arrived in a second."""
-        return self.packets * SIZE * 8 / self.seconds / 1e9
+        return self.packets * self.size * 8 / self.seconds / 1e9
 
 
 @contextmanager
@@ -97,7 +107,7 @@ def coturn_relay(folder: Path) -> Iterator[Relay]:
         yield relay
 
 
-RELAYS: dict[str, Callable[[Path], Iterator[Relay]]] = {"quice": quice_relay, "coturn": coturn_relay}
+RELAYS: dict[str, Callable[[Path], AbstractContextManager[Relay]]] = {"quice": quice_relay, "coturn": coturn_relay}
 
 
 def udp_socket() -> socket.socket:
@@ -109,11 +119,26 @@ def udp_socket() -> socket.socket:
     return sock
 
 
-def allocate(server: Address, sock: socket.socket, peer: Address) -> tuple[Address, int]:
-    """Allocate a relayed address and bind a channel for the peer; returns both."""
-    account = time_limited(SECRET, time.time() + 600, "bench")
-    client = Client(server, Address(*sock.getsockname()), account, random.Random(), time.monotonic())
-    channel = 0
+def account() -> LongTerm:
+    """Credentials of somebody who has no allocations yet: those of this bench run out with its relays."""
+    return time_limited(SECRET, time.time() + 600, secrets.token_hex(8))
+
+
+def allocate(server: Address, sock: socket.socket) -> Client:
+    """A client that has a relayed address."""
+    client = Client(server, Address(*sock.getsockname()), account(), random.Random(), time.monotonic())
+    _drive(client, sock, Allocated)
+    return client
+
+
+def bind(client: Client, sock: socket.socket, peer: Address) -> int:
+    """A channel to the peer, which then may send."""
+    channel = client.bind(peer, time.monotonic())
+    _drive(client, sock, Bound)
+    return channel
+
+
+def _drive(client: Client, sock: socket.socket, awaited: type[Event]) -> None:
     while True:
         for transmit in client.transmits():
             sock.sendto(transmit.data, transmit.destination)
@@ -124,59 +149,84 @@ def allocate(server: Address, sock: socket.socket, peer: Address) -> tuple[Addre
         except TimeoutError:
             client.handle_timeout(time.monotonic())
         for event in client.events():
-            if isinstance(event, Allocated):
-                channel = client.bind(peer, time.monotonic())
-            elif isinstance(event, Bound):
-                sock.settimeout(None)
-                return client.allocation.relayed[0], channel
-            else:
+            if not isinstance(event, awaited):
                 raise RuntimeError(str(event))
+            sock.settimeout(None)
+            return
 
 
-def carry(relay: Relay, case: Case, seconds: float) -> Result:
-    """Send through a relay for that long."""
-    with udp_socket() as client, udp_socket() as peer:
-        relayed, channel = allocate(relay.at(), client, Address(*peer.getsockname()))
-        sender, sink = (client, peer) if case.up else (peer, client)
-        packet = encode_channel_data(channel, bytes(SIZE)) if case.up else bytes(SIZE)
-        arriving = SIZE if case.up else SIZE + 4
-        sender.connect(tuple(relay.at() if case.up else relayed))
+def carry(relay: Relay, case: Case, seconds: float, size: int = SIZE) -> Result:
+    """Send packets of this size through a relay for that long."""
+    with udp_socket() as sender, udp_socket() as sink:
+        destination, channel = _open(relay.at(), case.way, sender, sink)
+        arriving = size if case.way is Way.UP else size + HEADER_LENGTH
+        sender.connect(tuple(destination))
+        # Between clients a packet is at the relay twice.
+        in_flight = _IN_FLIGHT // 2 if case.way is Way.BETWEEN else _IN_FLIGHT
         count = 1
         if case.batched:
             count = _BATCH
-            sender.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("i", len(packet)))
-            packet *= _BATCH
+            whole = size if channel is None else size + HEADER_LENGTH
+            sender.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("i", whole))
+        sends = [_packet(channel, number, size) * count for number in range(2 * in_flight // count)]
         sink.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, struct.pack("i", 1))
         sink.setblocking(False)
         before, started = cpu_seconds(relay.process.pid), time.monotonic()
-        arrived = _loop(sender, packet, count, sink, arriving, started + seconds)
+        arrived = _loop(sender, sends, sink, arriving, started + seconds)
         elapsed = time.monotonic() - started
-        return Result(arrived, elapsed, cpu_seconds(relay.process.pid) - before)
+        return Result(arrived, size, elapsed, cpu_seconds(relay.process.pid) - before)
 
 
-def _loop(sender: socket.socket, packet: bytes, count: int, sink: socket.socket, size: int, until: float) -> int:
+def _packet(channel: int | None, number: int, size: int) -> bytes:
+    """A packet that ends with the number of the call that sends it."""
+    content = number.to_bytes(size, "big")
+    return content if channel is None else encode_channel_data(channel, content)
+
+
+def _open(server: Address, way: Way, sender: socket.socket, sink: socket.socket) -> tuple[Address, int | None]:
+    """Open the way; returns where to send to, and with which channel number."""
+    sending = None if way is Way.DOWN else allocate(server, sender)
+    receiving = None if way is Way.UP else allocate(server, sink)
+    source, destination = _seen(sender, sending), _seen(sink, receiving)
+    if receiving is not None:
+        bind(receiving, sink, source)
+    return (destination, None) if sending is None else (server, bind(sending, sender, destination))
+
+
+def _seen(sock: socket.socket, client: Client | None) -> Address:
+    """What the other side knows this one by."""
+    if client is None:
+        return Address(*sock.getsockname())
+    assert client.allocation is not None
+    return client.allocation.relayed[0]
+
+
+def _loop(sender: socket.socket, sends: list[bytes], sink: socket.socket, size: int, until: float) -> int:
+    """Send again and again, no more at a time than half of `sends`; returns how many packets arrived.
+
+    What arrives says which of them it was, so that it is known how much is on its way whatever gets lost.
+    """
     buffer = bytearray(1 << 16)
-    arrived = in_flight = 0
-    progress = time.monotonic()
-    while progress < until:
-        while in_flight < _IN_FLIGHT:
-            sender.send(packet)
-            in_flight += count
+    most = len(sends) // 2
+    arrived = last = following = 0
+    now = progress = time.monotonic()
+    while now < until:
+        while (following - last) % len(sends) < most:
+            sender.send(sends[following])
+            following = (following + 1) % len(sends)
         try:
             while True:
-                got = sink.recv_into(buffer) // size
-                arrived += got
-                in_flight -= got
-                progress = 0.0
-                if in_flight < _IN_FLIGHT // 2:
+                got = sink.recv_into(buffer)
+                arrived += got // size
+                last = int.from_bytes(buffer[got - 2 : got], "big")
+                progress = now
+                if (following - last) % len(sends) < most // 2:
                     break
         except BlockingIOError:
             pass
         now = time.monotonic()
-        if not progress:
-            progress = now
-        elif now - progress > _LOST_AFTER:
-            in_flight, progress = 0, now
+        if now - progress > _LOST_AFTER:
+            last, progress = following, now
     return arrived
 
 
@@ -203,7 +253,7 @@ def main() -> None:
         for case in CASES:
             for _ in range(options.runs):
                 for name, relay in relays.items():
-                    results.setdefault((case.name, name), []).append(carry(relay, case, options.seconds))
+                    results.setdefault((str(case), name), []).append(carry(relay, case, options.seconds))
     Console(width=110).print(table(results, names))
 
 
@@ -215,14 +265,14 @@ def table(results: dict[tuple[str, str], list[Result]], names: list[str]) -> Tab
         shown.add_column(heading, justify="left" if heading in ("data", "relay") else "right")
     for case in CASES:
         for name in names:
-            runs = results[case.name, name]
+            runs = results[str(case), name]
             cost = statistics.median(run.microseconds for run in runs)
             rate = statistics.median(run.gbit for run in runs)
             ratio = ""
             if name != "quice":
-                pairs = zip(results[case.name, "quice"], runs, strict=True)
+                pairs = zip(results[str(case), "quice"], runs, strict=True)
                 ratio = f"{statistics.median(other.microseconds / own.microseconds for own, other in pairs):.1f} x"
-            shown.add_row(case.name, name, f"{cost:.2f}", f"{1e6 / cost:,.0f}", ratio, f"{rate:.2f}")
+            shown.add_row(str(case), name, f"{cost:.2f}", f"{1e6 / cost:,.0f}", ratio, f"{rate:.2f}")
     return shown
 
 
