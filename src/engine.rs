@@ -455,6 +455,7 @@ impl Engine {
                 connection.collect(now);
                 connection.keep_paths(now);
                 connection.recover_lost(now);
+                connection.replace_numbers(now);
             }
             let segments = if connection.quic.is_closed() {
                 segments.max(CLOSING_SEGMENTS)

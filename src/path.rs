@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use noq_proto::{
@@ -23,6 +24,11 @@ pub const LONGEST_ACK_DELAY: Duration = Duration::from_millis(25);
 const NOT_WANTED: VarInt = VarInt::from_u32(0x3e);
 pub const SILENT: VarInt = VarInt::from_u32(0x3e76);
 
+/// How often it is counted what a client has given up.
+const BETWEEN_COUNTS: Duration = Duration::from_secs(1);
+/// What a client may so get beyond `MAX_PATHS`, for it can say more than once that it gives a path up.
+const MOST_REPLACED: u64 = 1000;
+
 /// What noq does not keep about a connection's paths.
 pub struct Paths {
     /// Those that have carried a response to a challenge, and the first.
@@ -35,6 +41,12 @@ pub struct Paths {
     abandon_frames: u64,
     /// Those of ours that are not validated yet, of whose status the peer has been told.
     announced: BTreeSet<PathId>,
+    /// How many noq has given up in all.
+    given_up: u64,
+    /// As the accepting side: how many numbers of paths that never reached us the client was given others for, and when
+    /// that was looked at.
+    replaced: u64,
+    counted: Option<Instant>,
     /// As the accepting side: what the client wants of paths that have not reached us yet.
     wanted: BTreeMap<PathId, PathStatus>,
     pub watch: Watch,
@@ -48,6 +60,9 @@ impl Paths {
             failed: BTreeSet::new(),
             abandon_frames: 0,
             announced: BTreeSet::new(),
+            given_up: 0,
+            replaced: 0,
+            counted: None,
             wanted: BTreeMap::new(),
             watch,
         }
@@ -138,6 +153,37 @@ impl Connection {
         }
     }
 
+    /// Let there be another number for each path that the client has given up before anything of it reached the server.
+    ///
+    /// noq allows for another path when one that it knows is given up; of one that it does not know it takes no notice,
+    /// and the client, which waits for its consent, would have used up its numbers after a few attempts.
+    pub fn replace_numbers(&mut self, now: Instant) {
+        let is_due = self
+            .paths
+            .counted
+            .is_none_or(|at| now >= at + BETWEEN_COUNTS);
+        if !is_due || self.quic.is_closed() {
+            return;
+        }
+        self.paths.counted = Some(now);
+        if self.quic.side().is_client() {
+            // What it has given up itself it does not count.
+            let _ = NonZeroU32::new(MAX_PATHS)
+                .map(|count| self.quic.set_max_concurrent_paths(now, count));
+            return;
+        }
+        let frames = self.quic.stats().frame_rx.path_abandon;
+        let unknown = frames
+            .saturating_sub(self.paths.given_up)
+            .min(MOST_REPLACED);
+        if unknown > self.paths.replaced
+            && let Some(count) = NonZeroU32::new(MAX_PATHS + unknown as u32)
+            && self.quic.set_max_concurrent_paths(now, count).is_ok()
+        {
+            self.paths.replaced = unknown;
+        }
+    }
+
     /// Have the peer acknowledge something on this path. Returns whether there is such a path.
     pub fn ping_path(&mut self, path: PathId) -> bool {
         !self.paths.abandoned.contains(&path) && self.quic.ping_path(path).is_ok()
@@ -157,6 +203,7 @@ impl Connection {
                 self.paths.announced.remove(&id);
                 self.paths.wanted.remove(&id);
                 self.paths.abandoned.insert(id);
+                self.paths.given_up += 1;
                 let loss = PathLoss::from(reason);
                 if loss == PathLoss::TimedOut || self.is_in_question(now, id) {
                     self.paths.failed.insert(id);
