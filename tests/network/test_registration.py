@@ -25,7 +25,7 @@ from quice import Endpoint
 
 async def main():
     async with Endpoint.bind(server=sys.argv[1]) as endpoint:
-        client, known = endpoint._rendezvous, None
+        client, known = endpoint._surroundings.rendezvous, None
         while True:
             while client._registration in (known, None):
                 await asyncio.sleep(0.001)

@@ -393,6 +393,9 @@ class RendezvousClient:
 
     def _renew(self, delay: float = 0.0) -> None:
         """Register again, in place of a try that has not come far or began long ago: in another network perhaps."""
+        if self._closed:
+            # Who had doubts was still waiting for an answer.
+            return
         now = self._loop.time()
         if self._renewal is not None:
             if 0 <= now - self._renewing_since < _UNMEASURED:
