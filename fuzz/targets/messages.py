@@ -38,6 +38,7 @@ _SIGNAL = tuple(
     signal.encode(message)
     for message in (
         signal.Offer(version=1, ufrag="abcd", pwd=_PWD, alpn="test/1", candidates=_CANDIDATES),
+        signal.Restart(version=1, ufrag="abcd", pwd=_PWD, continues=bytes(8), heard="efgh", candidates=_CANDIDATES),
         signal.Answer(ufrag="efgh", pwd=_PWD, candidates=_CANDIDATES[:1]),
         signal.CandidateFound(candidate=_CANDIDATES[1]),
         signal.EndOfCandidates(),
@@ -99,7 +100,7 @@ def _check_signal(message: signal.Message, data: bytes) -> None:
     agent = Agent(Role.CONTROLLED, random.Random(1), 0.0)
     agent.add_local_candidate(_CANDIDATES[0], 0.0)
     match message:
-        case signal.Offer() | signal.Answer():
+        case signal.Description():
             agent.set_remote_credentials(message.ufrag, message.pwd, 0.0)
             for candidate in message.candidates:
                 agent.add_remote_candidate(candidate, 0.0)

@@ -24,7 +24,16 @@ from quice.path import Places
 from quice.policy import Policy
 from quice.session import Session
 from quice.signal.interface import Signalling
-from quice.signal.messages import VERSION, Establish, Offer, Refuse, RefuseReason, SignalDecodeError
+from quice.signal.messages import (
+    VERSION,
+    Establish,
+    Offer,
+    Opening,
+    Refuse,
+    RefuseReason,
+    Restart,
+    SignalDecodeError,
+)
 from quice.surroundings import Surroundings
 from quice.upkeep import Upkeep
 from quice.wire import Address
@@ -110,16 +119,21 @@ class Introductions:
     async def respond(self, peer: PeerId, signalling: Signalling) -> None:
         """Take part in a session that `peer` begins; see `Endpoint.respond`."""
         try:
-            offer = await signalling.receive()
-            if isinstance(offer, Offer):
-                upkeep = self._continued(peer, offer)
-                if upkeep is not None:
-                    await upkeep.answer(signalling, offer)
-                    return
-                if (refusal := self._refusal(offer)) is None:
-                    await self._respond(peer, offer, signalling)
-                    return
-                await signalling.send(refusal)
+            match await signalling.receive():
+                case Opening(version=version) if version != VERSION:
+                    await signalling.send(Refuse(reason=RefuseReason.VERSION))
+                case Offer() as offer:
+                    if (refusal := self._refusal(offer)) is None:
+                        await self._respond(peer, offer, signalling)
+                        return
+                    await signalling.send(refusal)
+                case Restart() as restart:
+                    if (upkeep := self._kept(peer, restart.continues)) is not None:
+                        await upkeep.answer(signalling, restart)
+                        return
+                    await signalling.send(Refuse(reason=RefuseReason.GONE))
+                case _:
+                    pass
         except SignalDecodeError as error:
             raise SignallingError(f"the peer's message was not understood: {error}") from None
         except BaseException:
@@ -151,7 +165,7 @@ class Introductions:
         return "; ".join([reason, *self._surroundings.relays.problems])
 
     async def _initiate(self, session: Session, meeting: Meeting, alpn: str, establish: Establish) -> Connection:
-        await session.initiate(alpn, establish)
+        await session.offer(alpn, establish)
         return await meeting.connected
 
     async def _respond(self, peer: PeerId, offer: Offer, signalling: Signalling) -> None:
@@ -171,10 +185,6 @@ class Introductions:
         self._offer(connection)
 
     def _refusal(self, offer: Offer) -> Refuse | None:
-        if offer.version != VERSION:
-            return Refuse(reason=RefuseReason.VERSION)
-        if offer.continues is not None:
-            return Refuse(reason=RefuseReason.GONE)
         if offer.alpn not in self._alpns:
             return Refuse(reason=RefuseReason.ALPN)
         if offer.establish is Establish.UNKNOWN:
@@ -185,12 +195,10 @@ class Introductions:
             return Refuse(reason=RefuseReason.BUSY)
         return None
 
-    def _continued(self, peer: PeerId, offer: Offer) -> Upkeep | None:
-        """What looks after the connection with this peer that the offer is about, if there is one."""
-        if offer.continues is None or offer.version != VERSION:
-            return None
+    def _kept(self, peer: PeerId, name: bytes) -> Upkeep | None:
+        """What looks after the connection with this peer that has this name, if there is one."""
         upkeeps = [each._upkeep for each in self._connections() if each._peer == peer and not each.is_closed]
-        return next((each for each in upkeeps if each is not None and each.name == offer.continues), None)
+        return next((each for each in upkeeps if each is not None and each.name == name), None)
 
     def _meet(
         self, peer: PeerId, alpn: str, signalling: Signalling, policy: Policy, offer: Offer | None = None
@@ -209,7 +217,7 @@ class Introductions:
             session.learn(remote)
 
         meeting = Meeting(self._us, peer, offer is None, attempt, learn, _HANDSHAKE_TIMEOUT)
-        session = Session(self._surroundings, signalling, meeting, controls=offer is None, policy=policy, offer=offer)
+        session = Session(self._surroundings, signalling, meeting, controls=offer is None, policy=policy, opening=offer)
         self._meetings[session.tag] = meeting
         return meeting, session
 

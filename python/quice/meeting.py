@@ -26,7 +26,7 @@ from quice.errors import ConnectTimeoutError
 from quice.ice import CandidatePair
 from quice.identity import PeerId
 from quice.race import Attempt, Race
-from quice.signal.messages import Answer, Establish, Offer
+from quice.signal.messages import Answer, Establish, Offer, Opening
 from quice.wire import Address
 
 _SURPLUS = 0x72
@@ -97,10 +97,11 @@ class Meeting:
         self._early: list[Connection] = []
         self._deadline: asyncio.TimerHandle | None = None
 
-    def begin(self, offer: Offer, answer: Answer) -> None:
+    def begin(self, opening: Opening, answer: Answer) -> None:
         """Both sides have described themselves."""
-        introduction = Introduction(offer, answer, self._initiates, self.us, self.peer)
-        self._part = PARTS[offer.establish](introduction)(self)
+        assert isinstance(opening, Offer)
+        introduction = Introduction(opening, answer, self._initiates, self.us, self.peer)
+        self._part = PARTS[opening.establish](introduction)(self)
         early, self._early = self._early, []
         for connection in early:
             self.on_handshake(connection)

@@ -41,7 +41,9 @@ from quice.signal.messages import (
     Establish,
     Message,
     Offer,
+    Opening,
     Refuse,
+    Restart,
     SignalDecodeError,
     public,
 )
@@ -81,7 +83,7 @@ def tag_of(initial_id: bytes | None) -> bytes | None:
 class Introduced(Observer, Protocol):
     """What a session is for: it is told more than other observers, and before them."""
 
-    def begin(self, offer: Offer, answer: Answer) -> None:
+    def begin(self, opening: Opening, answer: Answer) -> None:
         """Both sides have described themselves; pairs are told from now on."""
 
     def on_heard(self, source: Address) -> None:
@@ -103,7 +105,7 @@ class _Description(TypedDict):
 
 
 class Session:
-    """The life of one offer, on either side. The surroundings feed it datagrams by `receive`."""
+    """The life of one offer or restart, on either side. The surroundings feed it datagrams by `receive`."""
 
     def __init__(
         self,
@@ -113,10 +115,10 @@ class Session:
         *,
         controls: bool,
         policy: Policy = Policy.AUTO,
-        offer: Offer | None = None,
+        opening: Opening | None = None,
     ) -> None:
-        """`controls`: whether this side's agent has the controlling role. `offer`: the peer's, if it is the peer who
-        initiates."""
+        """`controls`: whether this side's agent has the controlling role. `opening`: the peer's, if it is the peer
+        who initiates."""
         self._loop = asyncio.get_running_loop()
         self._surroundings = surroundings
         self._discovery = surroundings.discovery
@@ -125,14 +127,14 @@ class Session:
         self._purpose = purpose
         self._policy = policy
         self._observer: Observer = purpose
-        self._initiates = offer is None
+        self._initiates = opening is None
         role = Role.CONTROLLING if controls else Role.CONTROLLED
         lite, pacer = self._discovery.exposure.lite, self._discovery.pacer
         self._agent = Agent(role, this_machine().random, self._loop.time(), lite=lite, pacer=pacer)
         self._driver = Driver(self._agent, surroundings.send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
-        self._offer = offer
+        self._opening = opening
         self._is_introduced = False
         self._failed = False
         self._entrusted = False
@@ -151,7 +153,7 @@ class Session:
     @property
     def tag(self) -> bytes:
         """What names the session to both sides."""
-        initiating = self._offer or self._agent.credentials
+        initiating = self._opening or self._agent.credentials
         return hashlib.sha256(f"{initiating.ufrag}:{initiating.pwd}".encode()).digest()[:_TAG]
 
     def new_initial_id(self) -> bytes:
@@ -163,33 +165,26 @@ class Session:
         """Whether both sides have described themselves."""
         return self._is_introduced
 
-    async def initiate(
-        self,
-        alpn: str,
-        establish: Establish = Establish.INITIATOR,
-        continues: bytes | None = None,
-        heard: str | None = None,
-    ) -> None:
-        """Offer, and begin to exchange and to check. Raises `SignallingError`."""
-        ourselves = self._describe_ourselves()
-        self._offer = Offer(
-            version=VERSION, alpn=alpn, establish=establish, continues=continues, heard=heard, **ourselves
-        )
-        await self._signalling.send(self._offer)
-        self._start_exchange()
+    async def offer(self, alpn: str, establish: Establish = Establish.INITIATOR) -> None:
+        """Offer a connection, and begin to exchange and to check. Raises `SignallingError`."""
+        await self._initiate(Offer(version=VERSION, alpn=alpn, establish=establish, **self._describe_ourselves()))
+
+    async def restart(self, continues: bytes, heard: str | None) -> None:
+        """Offer to negotiate the connection of this name anew, and do so. Raises `SignallingError`."""
+        await self._initiate(Restart(version=VERSION, continues=continues, heard=heard, **self._describe_ourselves()))
 
     async def respond(self) -> None:
-        """Answer the offer, and begin to exchange and to check. Raises `SignallingError`."""
-        offer = self._offer
-        assert offer is not None
+        """Answer the peer's offer or restart, and begin to exchange and to check. Raises `SignallingError`."""
+        opening = self._opening
+        assert opening is not None
         answer = Answer(**self._describe_ourselves())
         # The relay must let the peer in by the time it has our answer, and it is nearer.
-        self._permit(offer)
+        self._permit(opening)
         # The answer first: the peer's checks and handshake wait for it.
         await self._signalling.send(answer)
         self._is_introduced = True
-        self._purpose.begin(offer, answer)
-        self._take_description(offer)
+        self._purpose.begin(opening, answer)
+        self._take_description(opening)
         self._start_exchange()
 
     def receive(self, data: bytes, source: Address, destination: Address) -> bool:
@@ -270,6 +265,11 @@ class Session:
         self._agent.close()
         await self.hang_up()
 
+    async def _initiate(self, opening: Offer | Restart) -> None:
+        self._opening = opening
+        await self._signalling.send(opening)
+        self._start_exchange()
+
     def _describe_ourselves(self) -> _Description:
         agent = self._agent
         return _Description(
@@ -344,14 +344,14 @@ class Session:
                     raise RefusedError(message.reason.value, message.text)
                 case Bye():
                     self._purpose.on_hung_up()
-                case Offer() | Answer():
+                case Offer() | Restart() | Answer():
                     pass
 
     def _take_answer(self, answer: Answer) -> None:
-        if not self._is_introduced and self._offer is not None:
+        if not self._is_introduced and self._opening is not None:
             self._is_introduced = True
             self._permit(answer)
-            self._purpose.begin(self._offer, answer)
+            self._purpose.begin(self._opening, answer)
         self._take_description(answer)
 
     def _take_description(self, description: Description) -> None:

@@ -27,7 +27,7 @@ from quice.policy import Policy
 from quice.session import Session
 from quice.signal.interface import Signalling
 from quice.signal.joint import JointSignalling
-from quice.signal.messages import Answer, Offer, Refuse, RefuseReason, SignalDecodeError
+from quice.signal.messages import Answer, Opening, Refuse, RefuseReason, Restart, SignalDecodeError
 from quice.surroundings import Surroundings
 from quice.wire import Address
 
@@ -54,7 +54,7 @@ each time, up to the second number."""
 class Negotiation:
     """One session that is to find a pair for a connection that there is. Implements `quice.session.Introduced`."""
 
-    def __init__(self, upkeep: Upkeep, *ways: Signalling, offer: Offer | None = None) -> None:
+    def __init__(self, upkeep: Upkeep, *ways: Signalling, offer: Restart | None = None) -> None:
         self._upkeep = upkeep
         self.began = asyncio.get_running_loop().time()
         self.signalling = JointSignalling(*ways)
@@ -69,7 +69,7 @@ class Negotiation:
             self,
             controls=upkeep.leads,
             policy=upkeep.policy,
-            offer=offer,
+            opening=offer,
         )
 
     @property
@@ -82,7 +82,7 @@ class Negotiation:
         """Whether it is our offer, and the peer's answer has not come."""
         return self.offer is None and not self.is_answered
 
-    def begin(self, offer: Offer, answer: Answer) -> None:
+    def begin(self, opening: Opening, answer: Answer) -> None:
         """See `Introduced`."""
         if self.offer is None:
             self._upkeep.on_answered(self)
@@ -208,7 +208,7 @@ class Upkeep:
         elif self._is_cut_off:
             self.surroundings.spawn(self._call_by_rendezvous(self._negotiation), "quice negotiation")
 
-    async def answer(self, signalling: Signalling, offer: Offer) -> None:
+    async def answer(self, signalling: Signalling, offer: Restart) -> None:
         """The peer begins a negotiation."""
         ongoing = self._negotiation
         if offer.ufrag in self._offers:
@@ -248,7 +248,7 @@ class Upkeep:
             self._own_offers = self._own_offers[self._own_offers.index(ufrag) :]
             self._has_answer = True
 
-    def _is_outdated(self, offer: Offer) -> bool:
+    def _is_outdated(self, offer: Restart) -> bool:
         """Whether the peer has made this offer before it answered one of ours: it has dropped it then."""
         return self._has_answer and offer.heard not in self._own_offers
 
@@ -343,7 +343,7 @@ class Upkeep:
             self.name = session.tag
         try:
             heard = self._offers[-1] if self._offers else None
-            await session.initiate(connection.alpn, continues=self.name, heard=heard)
+            await session.restart(self.name, heard)
         except (SignallingError, ConnectionClosedError) as error:
             self.give_up(negotiation, error)
             return
@@ -366,7 +366,7 @@ class Upkeep:
     async def _hear_out(self, signalling: InbandSignalling) -> None:
         with contextlib.suppress(SignallingError, SignalDecodeError):
             offer = await signalling.receive()
-            if isinstance(offer, Offer) and not self._closed:
+            if isinstance(offer, Restart) and not self._closed:
                 await self.answer(signalling, offer)
                 return
         await signalling.close()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from quice import Address, Connection, Endpoint, Identity
 from quice.errors import RefusedError
 from quice.signal import signalling_pair
-from quice.signal.messages import VERSION, Establish, Offer, Refuse, RefuseReason
+from quice.signal.messages import VERSION, Establish, Message, Offer, Refuse, RefuseReason, Restart
 from tests.endpoint.conftest import ALPN
 
 WAYS = [Establish.INITIATOR.value, Establish.HIGHEST_ADDRESS.value, Establish.SIMULTANEOUS.value]
+OURSELVES: dict[str, Any] = {"version": VERSION, "ufrag": "abcd", "pwd": "p" * 22}
 LESSER, GREATER = sorted((Identity(bytes([n]) * 32) for n in (1, 2)), key=lambda identity: identity.peer.key)
 
 
@@ -82,15 +84,24 @@ async def test_sessions_in_both_directions_at_once_are_not_confused(establish: s
             assert await asyncio.wait_for(are_ends_of_one(near, far), 5)
 
 
-async def test_an_unknown_way_is_refused_with_its_reason() -> None:
+@pytest.mark.parametrize(
+    ("opening", "reason"),
+    [
+        (Offer(**OURSELVES, alpn=ALPN, establish=Establish("by-lot")), RefuseReason.ESTABLISH),
+        (Offer(**OURSELVES, alpn="other/1"), RefuseReason.ALPN),
+        (Restart(**OURSELVES, continues=b"unknown."), RefuseReason.GONE),
+        (Offer(**OURSELVES | {"version": 9}, alpn=ALPN), RefuseReason.VERSION),
+        (Restart(**OURSELVES | {"version": 9}, continues=b"unknown."), RefuseReason.VERSION),
+    ],
+)
+async def test_what_this_side_can_not_do_is_refused_with_its_reason(opening: Message, reason: RefuseReason) -> None:
     ours, theirs = signalling_pair()
     async with Endpoint.bind(alpns=[ALPN]) as endpoint:
-        offer = Offer(version=VERSION, ufrag="abcd", pwd="p" * 22, alpn=ALPN, establish=Establish("by-lot"))
-        await ours.send(offer)
+        await ours.send(opening)
         await endpoint.respond(Identity.generate().peer, theirs)
-        answer = await ours.receive()
-        assert isinstance(answer, Refuse)
-        assert answer.reason is RefuseReason.ESTABLISH
+        refusal = await ours.receive()
+        assert isinstance(refusal, Refuse)
+        assert refusal.reason is reason
 
 
 async def test_what_can_not_be_is_said_before_anything_is_sent() -> None:

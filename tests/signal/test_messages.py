@@ -16,12 +16,14 @@ from quice.signal.messages import (
     Answer,
     Bye,
     CandidateFound,
+    Description,
     EndOfCandidates,
     Establish,
     Message,
     Offer,
     Refuse,
     RefuseReason,
+    Restart,
     SignalDecodeError,
     decode,
     encode,
@@ -40,9 +42,12 @@ REFLEXIVE = Candidate(
     related_address=Address("fd00::1", 65535),
 )
 OFFER = Offer(version=VERSION, ufrag=UFRAG, pwd=PWD, alpn="test/1", candidates=(HOST, REFLEXIVE))
+RESTART = Restart(version=VERSION, ufrag=UFRAG, pwd=PWD, continues=b"the name", candidates=(HOST,))
 MESSAGES: list[Message] = [
     OFFER,
     Offer(version=7, ufrag=UFRAG, pwd=PWD, alpn="é" * 127),
+    RESTART,
+    Restart(version=7, ufrag=UFRAG, pwd=PWD, continues=bytes(8), heard="u" * 256),
     Answer(ufrag="u" * 256, pwd="p" * 256, candidates=(HOST,)),
     Answer(ufrag=UFRAG, pwd=PWD, lite=True, pacing=5, renomination=True),
     CandidateFound(candidate=REFLEXIVE),
@@ -57,7 +62,7 @@ MESSAGES: list[Message] = [
 
 def changed(message: Message, **values: Any) -> bytes:
     """The message as bytes, with fields that its class may not allow."""
-    return msgspec.msgpack.encode(msgspec.to_builtins(message) | values)
+    return msgspec.msgpack.encode(msgspec.to_builtins(message, builtin_types=(bytes,)) | values)
 
 
 def with_candidate(**values: Any) -> bytes:
@@ -120,6 +125,27 @@ def test_an_offer_is_checked_field_by_field(field: str, value: object) -> None:
     assert decode(changed(OFFER)) == OFFER
     with pytest.raises(SignalDecodeError):
         decode(changed(OFFER, **{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("version", 0),
+        ("ufrag", "abc"),
+        ("pwd", "a" * 21),
+        ("candidates", [{}]),
+        ("continues", None),
+        ("continues", b""),
+        ("continues", bytes(7)),
+        ("continues", bytes(9)),
+        ("heard", "abc"),
+        ("heard", "a" * 257),
+    ],
+)
+def test_a_restart_is_checked_field_by_field(field: str, value: object) -> None:
+    assert decode(changed(RESTART)) == RESTART
+    with pytest.raises(SignalDecodeError):
+        decode(changed(RESTART, **{field: value}))
 
 
 @pytest.mark.parametrize(("field", "value"), [("ufrag", "a"), ("pwd", "a"), ("candidates", [{}])])
@@ -237,14 +263,14 @@ def test_no_mutation_of_a_message_does_more_than_being_refused() -> None:
     assert taken > 100
 
 
-@pytest.mark.parametrize("message", [OFFER, Answer(ufrag=UFRAG, pwd=PWD)])
+@pytest.mark.parametrize("message", [OFFER, RESTART, Answer(ufrag=UFRAG, pwd=PWD)])
 def test_rfc8445_14_2_a_peer_that_says_nothing_of_itself_is_a_full_agent_with_the_default_pace(
     message: Message,
 ) -> None:
     plain = msgspec.msgpack.decode(encode(message))
     assert not {"lite", "pacing", "renomination"} & set(plain)
     read = decode(encode(message))
-    assert isinstance(read, Offer | Answer)
+    assert isinstance(read, Description)
     assert (read.lite, read.pacing, read.renomination) == (False, 50, False)
 
 

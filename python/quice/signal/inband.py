@@ -2,7 +2,7 @@
 
 The stream is a sequence of frames: a length in two bytes, the greatest first, and so many bytes of MessagePack. The
 side that has opened the stream begins with `Hello`. Each frame after that belongs to a session: either side begins one
-by saying an `Offer` under a number that it has not used before, the client even ones and the server odd ones, so that
+by saying an `Opening` under a number that it has not used before, the client even ones and the server odd ones, so that
 both can do so at once. What comes for a session that is over here is late, and ignored.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from quice.signal import messages
-from quice.signal.messages import MAX_MESSAGE, Message, Offer, SignalDecodeError
+from quice.signal.messages import MAX_MESSAGE, Message, Opening, SignalDecodeError
 
 VERSION = 1
 MAX_SESSIONS = 8
@@ -195,7 +195,7 @@ class Sessions:
         message = messages.decode(frame.body)
         session = frame.session
         if session not in self._open:
-            is_new = self._is_of_peer(session) and session >= self._next_of_peer and isinstance(message, Offer)
+            is_new = self._is_of_peer(session) and session >= self._next_of_peer and isinstance(message, Opening)
             if not is_new:
                 return
             if self._count_of(session) >= MAX_SESSIONS:

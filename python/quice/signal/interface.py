@@ -1,8 +1,9 @@
 """How QUIC and the exchange of candidates meet: one interface, whatever carries the messages.
 
 draft-perkins-quic-p2p-mux §3.2 asks for it: what is exchanged is in `quice.signal.messages`; when, is this: the
-initiating side sends `Offer`, the responding one `Answer` or `Refuse`; from then on each sends `CandidateFound` as
-it finds candidates and `EndOfCandidates` once, in any order with the other side's; `Bye` may come at any time.
+initiating side sends `Offer`, or `Restart` for a connection that there is, the responding one `Answer` or `Refuse`;
+from then on each sends `CandidateFound` as it finds candidates and `EndOfCandidates` once, in any order with the other
+side's; `Bye` may come at any time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What two peers tell each other before they can talk directly (RFC 8445 §5.3, draft-perkins-quic-p2p-mux §3.2).
 
 Messages are msgspec structs, MessagePack on the wire, told apart by their field `type`. The first one of a session,
-the offer, carries the protocol's version. `decode` checks every value: what it returns is safe to use.
+an offer or a restart, carries the protocol's version. `decode` checks every value: what it returns is safe to use.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SignalDecodeError(ValueError):
 
 
 class RefuseReason(str, enum.Enum):
-    """Why an offer is refused."""
+    """Why an offer or a restart is refused."""
 
     VERSION = "version"
     ALPN = "alpn"
@@ -44,9 +44,9 @@ class RefuseReason(str, enum.Enum):
     DECLINED = "declined"
     ESTABLISH = "establish"
     GONE = "gone"
-    """The connection that the offer is about."""
+    """The connection that the restart is about."""
     CROSSED = "crossed"
-    """Both sides have made an offer about the same connection at once: this side's counts."""
+    """Both sides restart the same connection at once: this side's restart counts."""
 
 
 class Establish(str, enum.Enum):
@@ -83,19 +83,29 @@ class Description(_Message, frozen=True, kw_only=True):
     renomination: bool = False
 
 
-class Offer(Description, frozen=True, kw_only=True, tag="offer"):
-    """The initiating agent opens the session.
-
-    `establish`: who is the QUIC client. `continues`: for an ICE restart of a connection that there is (§9), its
-    name, the tag of the session that it began with; then its client controls. Otherwise the initiating agent does.
-    `heard`: the ufrag of the peer's last offer about the connection, as far as it has come: an offer that was made
-    before the peer's own was answered is known by it.
-    """
+class Opening(Description, frozen=True, kw_only=True):
+    """What a session begins with: the initiating agent describes itself, and says which version it speaks."""
 
     version: int
+
+
+class Offer(Opening, frozen=True, kw_only=True, tag="offer"):
+    """The initiating agent, which controls, wants a connection. `establish`: who is the QUIC client."""
+
     alpn: str
     establish: Establish = Establish.INITIATOR
-    continues: bytes | None = None
+
+
+class Restart(Opening, frozen=True, kw_only=True, tag="restart"):
+    """Either side of a connection that there is wants other candidates for it: an ICE restart (§9), in which the
+    connection's client controls.
+
+    `continues`: the connection's name, the tag of the session that it began with. `heard`: the ufrag of the peer's
+    last restart of the connection, as far as it has come: one that was made before the peer's own was answered is
+    known by it.
+    """
+
+    continues: bytes
     heard: str | None = None
 
 
@@ -127,7 +137,7 @@ class Bye(_Message, frozen=True, kw_only=True, tag="bye"):
     """The session is over for the sender."""
 
 
-Message = Offer | Answer | CandidateFound | EndOfCandidates | Refuse | Bye
+Message = Offer | Restart | Answer | CandidateFound | EndOfCandidates | Refuse | Bye
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
@@ -163,7 +173,10 @@ def decode(data: bytes) -> Message:
         case Offer():
             _check(message.version >= 1, "the version")
             _check(0 < len(message.alpn.encode("utf-8", "replace")) <= _MAX_ALPN, "the alpn")
-            _check(message.continues is None or len(message.continues) == NAME_LENGTH, "the name of the connection")
+            _check_description(message)
+        case Restart():
+            _check(message.version >= 1, "the version")
+            _check(len(message.continues) == NAME_LENGTH, "the name of the connection")
             _check_ufrag(message.heard)
             _check_description(message)
         case Answer():

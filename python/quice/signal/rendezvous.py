@@ -18,7 +18,7 @@ from quice.errors import PeerUnreachableError, ServerUnreachableError, Signallin
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.signal import protocol, servers
-from quice.signal.messages import Bye, Message, Offer, SignalDecodeError, decode, encode
+from quice.signal.messages import Bye, Message, Opening, SignalDecodeError, decode, encode
 from quice.signal.protocol import (
     SESSION_LENGTH,
     Deliver,
@@ -505,9 +505,9 @@ class RendezvousClient:
             self._begin(RendezvousSignalling(self, *key), message.body)
 
     def _begin(self, session: RendezvousSignalling, body: bytes) -> None:
-        """Have a session that the peer begins. Anything but an offer is late: for one that was closed here."""
+        """Have a session that the peer begins. Anything but a first message is late: for one that was closed here."""
         messages = session._take(body)
-        if messages and isinstance(messages[0], Offer):
+        if messages and isinstance(messages[0], Opening):
             self._sessions[session.key] = session
             session._give(messages)
             self._on_session(session)
