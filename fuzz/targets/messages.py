@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 
 import msgspec
 
-from fuzz.target import parser, require
+from fuzz.target import Target, parser, require
 from quice.errors import TransferProtocolError
 from quice.ice import Agent, Candidate, CandidateKind, Role
 from quice.signal import inband, protocol
 from quice.signal import messages as signal
 from quice.signal.sequence import Envelope, MessageSequence
+from quice.signal.session import MAX_CANDIDATES, MAX_MESSAGES, Exchange, Side, Verdict
 from quice.transfer import messages as transfer
 from quice.wire import Address
 
@@ -46,6 +48,7 @@ _SIGNAL = tuple(
         signal.Bye(),
     )
 )
+_WORDS = (*(signal.decode(data) for data in _SIGNAL), signal.Answer(ufrag="other", pwd=_PWD))
 _TO_PEER = tuple(
     protocol.encode(message)
     for message in (
@@ -172,7 +175,34 @@ def _check_received(sequence: MessageSequence, data: bytes) -> None:
     require(now < 60, "a session that is repeated without an end")
 
 
+def _play_exchange(rng: random.Random) -> None:
+    """Two sides that go by the rules, and a third, in whose place anybody speaks."""
+    ends = {side: Exchange(side) for side in Side}
+    on_the_way: dict[Side, deque[signal.Message]] = {side: deque() for side in Side}
+    victim, verdicts = Exchange(rng.choice(list(Side))), []
+    candidates = 0
+    for _ in range(rng.choice((5, 10, 20, 40, 600))):
+        message = rng.choice(_WORDS)
+        side = rng.choice(list(Side))
+        if rng.random() < 0.5:
+            if ends[side].may_send(message):
+                ends[side].send(message)
+                on_the_way[side].append(message)
+        elif on_the_way[side]:
+            judged = ends[side.other].receive(on_the_way[side].popleft())
+            require(judged is not Verdict.END, "a side that goes by the rules has offended the other")
+        if victim.may_send(message) and rng.random() < 0.3:
+            require(Verdict.END not in verdicts or message == signal.Bye(), "it went on after a violation")
+            victim.send(message)
+        verdicts.append(victim.receive(message))
+        if verdicts[-1] is Verdict.TAKE:
+            candidates += len(getattr(message, "candidates", ())) + isinstance(message, signal.CandidateFound)
+    require(verdicts.count(Verdict.TAKE) <= MAX_MESSAGES and candidates <= MAX_CANDIDATES, "the budget was overrun")
+    require(verdicts.count(Verdict.END) <= 1, "a session has ended twice")
+
+
 TARGETS = (
+    Target("signalling-session", _play_exchange),
     parser("signal-message", _SIGNAL, signal.decode, signal.SignalDecodeError, _check_signal),
     parser("control-channel", _INBAND, _hear, signal.SignalDecodeError, _check_inband),
     parser("session-envelope", _ENVELOPES, _receive, (), _check_received),

@@ -183,6 +183,16 @@ class SignallingClosedError(SignallingError):
         super().__init__("the signalling session is over. Begin a new one by connecting again")
 
 
+class SignallingViolationError(SignallingError):
+    """The peer said something in a session that had no place there, or too much; the session was ended."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the peer has broken the rules of the exchange, by its {what}. Check that what carries the messages keeps "
+            "their order, and that both sides run versions of quice that understand each other"
+        )
+
+
 class ServerUnreachableError(SignallingError):
     """The rendezvous server can't be reached, or does not do its work."""
 

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 from quice.connection import Connection
 from quice.discovery import Event as DiscoveryEvent
 from quice.discovery import Withdrawn
 from quice.driver import Driver
-from quice.errors import NoPathError, RefusedError, SignallingError
+from quice.errors import NoPathError, RefusedError, SignallingClosedError, SignallingError, SignallingViolationError
 from quice.ice import (
     Agent,
     Candidate,
@@ -37,6 +37,7 @@ from quice.signal.messages import (
     Bye,
     CandidateFound,
     Description,
+    DescriptionFields,
     EndOfCandidates,
     Establish,
     Message,
@@ -47,6 +48,7 @@ from quice.signal.messages import (
     SignalDecodeError,
     public,
 )
+from quice.signal.session import Exchange, Side, Verdict
 from quice.surroundings import Surroundings
 from quice.wire import Address, random_bytes
 
@@ -71,6 +73,7 @@ class Observer(Protocol):
 # them of 8, 16 or 20 bytes.
 _TAG = NAME_LENGTH
 _UNIQUE = 9
+_FINAL = (RefusedError, SignallingViolationError)
 # RFC 8445 §7.1.1 has checks tell the priority; QUIC tells none, so it is the lowest of its kind.
 _REVEALED_PRIORITY = priority(CandidateKind.PEER_REFLEXIVE, 0)
 
@@ -93,17 +96,6 @@ class Introduced(Observer, Protocol):
         """The peer will say no more: it has what it wants, or has given up."""
 
 
-class _Description(TypedDict):
-    """The fields of a `Description`."""
-
-    ufrag: str
-    pwd: str
-    candidates: tuple[Candidate, ...]
-    lite: bool
-    pacing: int
-    renomination: bool
-
-
 class Session:
     """The life of one offer or restart, on either side. The surroundings feed it datagrams by `receive`."""
 
@@ -115,7 +107,7 @@ class Session:
         *,
         controls: bool,
         policy: Policy = Policy.AUTO,
-        opening: Opening | None = None,
+        opening: Offer | Restart | None = None,
     ) -> None:
         """`controls`: whether this side's agent has the controlling role. `opening`: the peer's, if it is the peer
         who initiates."""
@@ -127,7 +119,9 @@ class Session:
         self._purpose = purpose
         self._policy = policy
         self._observer: Observer = purpose
-        self._initiates = opening is None
+        self._exchange = Exchange(Side.INITIATING if opening is None else Side.RESPONDING)
+        if opening is not None:
+            self._exchange.receive(opening)
         role = Role.CONTROLLING if controls else Role.CONTROLLED
         lite, pacer = self._discovery.exposure.lite, self._discovery.pacer
         self._agent = Agent(role, this_machine().random, self._loop.time(), lite=lite, pacer=pacer)
@@ -181,7 +175,7 @@ class Session:
         # The relay must let the peer in by the time it has our answer, and it is nearer.
         self._permit(opening)
         # The answer first: the peer's checks and handshake wait for it.
-        await self._signalling.send(answer)
+        await self._send(answer)
         self._is_introduced = True
         self._purpose.begin(opening, answer)
         self._take_description(opening)
@@ -254,8 +248,7 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(SignallingError):
-            await self._signalling.send(Bye())
+        await self._take_leave()
         await self._signalling.close()
 
     async def close(self) -> None:
@@ -267,12 +260,12 @@ class Session:
 
     async def _initiate(self, opening: Offer | Restart) -> None:
         self._opening = opening
-        await self._signalling.send(opening)
+        await self._send(opening)
         self._start_exchange()
 
-    def _describe_ourselves(self) -> _Description:
+    def _describe_ourselves(self) -> DescriptionFields:
         agent = self._agent
-        return _Description(
+        return DescriptionFields(
             ufrag=agent.credentials.ufrag,
             pwd=agent.credentials.pwd,
             candidates=self._take_candidates(),
@@ -321,37 +314,63 @@ class Session:
             await run()
         except (SignallingError, SignalDecodeError, RefusedError) as error:
             self._purpose.on_hung_up()
-            # What was exchanged may do, and checks from the peer may still come: only a refusal is final.
-            if isinstance(error, RefusedError) or not self._agent.report.remote_candidates:
+            # What was exchanged may do, and checks from the peer may still come: only these two are final.
+            if isinstance(error, _FINAL) or not self._agent.report.remote_candidates:
                 self._fail(error)
+
+    async def _send(self, message: Message) -> None:
+        self._exchange.send(message)
+        await self._signalling.send(message)
+
+    async def _take_leave(self) -> None:
+        """Say that the session is over, if there is anybody to say it to."""
+        if self._exchange.may_send(Bye()):
+            with contextlib.suppress(SignallingError):
+                await self._send(Bye())
 
     async def _send_messages(self) -> None:
         while True:
-            await self._signalling.send(await self._outbox.get())
+            message = await self._outbox.get()
+            # An endpoint may find more candidates than a session may name.
+            if self._exchange.may_send(message):
+                await self._send(message)
 
     async def _receive_messages(self) -> None:
         while True:
             message = await self._signalling.receive()
-            match message:
-                case Answer() if self._initiates:
-                    self._take_answer(message)
-                case CandidateFound():
-                    self._take_candidate(message.candidate, message.ufrag)
-                    self._step()
-                case EndOfCandidates():
-                    self._agent.end_of_remote_candidates(self._loop.time(), message.ufrag)
-                case Refuse():
-                    raise RefusedError(message.reason.value, message.text)
-                case Bye():
-                    self._purpose.on_hung_up()
-                case Offer() | Restart() | Answer():
+            match self._exchange.receive(message):
+                case Verdict.TAKE:
+                    self._take(message)
+                case Verdict.END:
+                    await self._take_leave()
+                    raise SignallingViolationError(type(message).__name__)
+                case Verdict.IGNORE:
                     pass
 
+    def _take(self, message: Message) -> None:
+        match message:
+            case Answer():
+                self._take_answer(message)
+            case CandidateFound():
+                self._take_candidate(message.candidate, message.ufrag)
+                self._step()
+            case EndOfCandidates():
+                self._agent.end_of_remote_candidates(self._loop.time(), message.ufrag)
+            case Refuse():
+                raise RefusedError(message.reason.value, message.text)
+            case Bye() if not self._is_introduced:
+                raise SignallingClosedError
+            case Bye():
+                self._purpose.on_hung_up()
+            case _:
+                # An opening is what a session is made with.
+                pass
+
     def _take_answer(self, answer: Answer) -> None:
-        if not self._is_introduced and self._opening is not None:
-            self._is_introduced = True
-            self._permit(answer)
-            self._purpose.begin(self._opening, answer)
+        assert self._opening is not None
+        self._is_introduced = True
+        self._permit(answer)
+        self._purpose.begin(self._opening, answer)
         self._take_description(answer)
 
     def _take_description(self, description: Description) -> None:

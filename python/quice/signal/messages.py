@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+from typing import TypedDict
 
 import msgspec
 
@@ -83,6 +84,17 @@ class Description(_Message, frozen=True, kw_only=True):
     renomination: bool = False
 
 
+class DescriptionFields(TypedDict):
+    """The fields of a `Description`, to make one of any kind."""
+
+    ufrag: str
+    pwd: str
+    candidates: tuple[Candidate, ...]
+    lite: bool
+    pacing: int
+    renomination: bool
+
+
 class Opening(Description, frozen=True, kw_only=True):
     """What a session begins with: the initiating agent describes itself, and says which version it speaks."""
 
@@ -121,7 +133,8 @@ class CandidateFound(_Message, frozen=True, kw_only=True, tag="candidate"):
 
 
 class EndOfCandidates(_Message, frozen=True, kw_only=True, tag="end-of-candidates"):
-    """There will be no more candidates of the generation with this ufrag (RFC 8838 §13)."""
+    """There will be no more candidates of the generation with this ufrag (RFC 8838 §13), unless the sender's network
+    changes."""
 
     ufrag: str | None = None
 
