@@ -57,6 +57,9 @@ The RFC would wait 39.5 s, the time that one check may take, but leaves it to th
 five checks through in 10 s is not going to be a path that anybody wants."""
 LATE_PATIENCE = 5.0
 """Seconds at least that a candidate has which comes late."""
+REVIVAL = 5.0
+"""Seconds after which an insistent agent looks for checks that were given up, to begin them again: so that no pair is
+left alone for longer than the 16 s before a check's last repetition, and firewalls stay open for the peer's checks."""
 NOMINATION_TIME = 40.0
 """Seconds that one nomination may take (RFC 8489 §6.2.1: 39.5)."""
 FREE_AFTER = 3.0
@@ -76,18 +79,22 @@ class Agent:
         lite: bool = False,
         ta: float = DEFAULT_TA,
         patience: float = PATIENCE,
+        insistent: bool = False,
         max_pairs: int = MAX_PAIRS,
         pacer: Pacer | None = None,
     ) -> None:
         """`rng` makes ufrag, pwd, tie-breaker and transaction ids.
 
         lite: answer checks and send none; for a machine without NAT or firewall (§2.5). ta: the seconds between
-        checks to propose to the peer. pacer: the one that all agents and gatherers of the program share.
+        checks to propose to the peer. insistent: the peer may begin long after this agent, so that what no check got
+        through is checked again for as long as patience lasts. pacer: the one that all agents and gatherers of the
+        program share.
         """
         self.role = role
         self.lite = lite
         self.proposed_ta = ta
         self._patience = patience
+        self._insistent = insistent
         self._max_pairs = max_pairs
         self._sender = Sender(rng, now, ta, pacer or Pacer())
         self._consents = Consents(rng)
@@ -101,11 +108,18 @@ class Agent:
         self._checker = Checker(generation, self._sender)
         self._strategy = self._new_strategy()
         self._deadline = now + self._patience
+        self._revive_at: float | None = None
         self._free_at: float | None = None
 
     @property
     def controlling(self) -> bool:
         return self.role is Role.CONTROLLING
+
+    @property
+    def _is_seeking(self) -> bool:
+        """Whether nothing works yet."""
+        checklist = self._generation.checklist
+        return checklist.is_running and next(checklist.valid, None) is None
 
     @property
     def credentials(self) -> Credentials:
@@ -204,6 +218,8 @@ class Agent:
         self._sender.ta = agreed_ta(self.proposed_ta, ta)
         # RFC 8863 §4: the time for checks begins when both sides can check.
         self._deadline = max(self._deadline, now + self._patience)
+        if self._insistent:
+            self._revive_at = now + REVIVAL
         self._take_role(ROLES[self.lite, lite, self.role], now)
         early, self._generation.early = self._generation.early, deque()
         for each in early:
@@ -308,6 +324,8 @@ class Agent:
         times = []
         if self._generation.checklist.is_running:
             times.append(self._deadline)
+        if self._is_seeking and self._revive_at is not None:
+            times.append(self._revive_at)
         if self._free_at is not None:
             times.append(self._free_at)
         if (due := self._strategy.timeout()) is not None:
@@ -324,6 +342,9 @@ class Agent:
             return
         self._strategy.handle_timeout(now)
         self._look_after_pairs(now)
+        if self._is_seeking and self._revive_at is not None and now >= self._revive_at:
+            self._revive_at = now + REVIVAL
+            self._generation.checklist.revive(())
         if now >= self._sender.slot:
             self._send_request(now)
         if self._free_at is not None and now >= self._free_at:
