@@ -5,19 +5,38 @@ from __future__ import annotations
 import random
 from pathlib import PurePath
 
-from fuzz.target import parser, require
-from quice.errors import InvalidPeerIdError, TicketError, UnsafePathError
-from quice.ice import Candidate
+from fuzz.target import Target, parser, require
+from quice.errors import DescriptionError, InvalidPeerIdError, TicketError, UnsafePathError
+from quice.ice import Candidate, CandidateKind
 from quice.ice.sdp import SdpDecodeError, format_candidate, parse_candidate
 from quice.identity import PeerId
+from quice.signal import manual
+from quice.signal.messages import Answer, Offer
 from quice.ticket import Ticket
 from quice.transfer.paths import parts_of
+from quice.wire import Address
 
 _PEER = PeerId(bytes(range(32)))
 _TICKETS = tuple(
     str(Ticket(_PEER, server)).encode()
     for server in ("ws://192.0.2.1:8765", "wss://rendezvous.example.org/path", "ws://[2001:db8::1]:80")
 )
+_OFFERED = manual.WrittenOffer(
+    _PEER,
+    Offer(
+        version=1,
+        ufrag="0123abcd",
+        pwd="0123456789abcdef" * 2,
+        alpn="chat/1",
+        candidates=(
+            Candidate(kind=CandidateKind.HOST, address=Address("fe80::7", 6000), priority=2130706431, foundation="a"),
+            Candidate(
+                kind=CandidateKind.RELAYED, address=Address("203.0.113.7", 6000), priority=16777215, foundation="b"
+            ),
+        ),
+    ),
+)
+_ANSWERED = manual.WrittenAnswer(_PEER, Answer(ufrag="0123abcd", pwd="0123456789abcdef" * 2), _OFFERED.tag)
 _PATHS = (
     b"file.txt",
     b"folder/file.tar.gz",
@@ -77,7 +96,35 @@ def _check_candidate(candidate: Candidate | None, data: bytes) -> None:
         require(parse_candidate(format_candidate(candidate)) == candidate, f"{candidate} changed on its way")
 
 
+Written = manual.WrittenOffer | manual.WrittenAnswer
+
+
+def _check_written(written: Written, data: bytes) -> None:
+    """It is written again, as short, and says the same."""
+    text = str(written)
+    require(len(text) <= manual.MAX_TEXT and text.isalnum(), f"{text} can't be copied")
+    again = type(written).parse(text)
+    require(again.peer == written.peer, "another peer")
+    require(str(again) == str(type(written).parse(str(again))), "a text that never settles")
+
+
+def _written(kind: type[Written], sample: Written, word: str) -> tuple[Target, Target]:
+    """Its text, and its content with a checksum that is right."""
+    return (
+        parser(word, (str(sample).encode(),), lambda data: kind.parse(_text(data)), DescriptionError, _check_written),
+        parser(
+            f"{word}-content",
+            (manual.content(word, str(sample)),),
+            lambda data: kind.parse(manual.spelt(word, data)),
+            DescriptionError,
+            _check_written,
+        ),
+    )
+
+
 TARGETS = (
+    *_written(manual.WrittenOffer, _OFFERED, manual.OFFER),
+    *_written(manual.WrittenAnswer, _ANSWERED, manual.ANSWER),
     parser("ticket", _TICKETS, lambda data: Ticket.parse(_text(data)), TicketError, _check_ticket, _any_letters),
     parser(
         "peer-id",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from quice.endpoint import Endpoint
     from quice.ice import Candidate, CandidateKind, ExternalAddress
     from quice.identity import Identity, PeerId
+    from quice.manual import ManualAnswer, ManualOffer
     from quice.path import Path, PathChanged, PathClosed, PathEvent, PathKind, PathOpened, PathStatusChanged
     from quice.policy import Policy
     from quice.relaying import RelayServer
@@ -31,6 +32,8 @@ _MODULES = {
     "Endpoint": "endpoint",
     "ExternalAddress": "ice",
     "Identity": "identity",
+    "ManualAnswer": "manual",
+    "ManualOffer": "manual",
     "Path": "path",
     "PathChanged": "path",
     "PathClosed": "path",
@@ -56,6 +59,8 @@ __all__ = [
     "Error",
     "ExternalAddress",
     "Identity",
+    "ManualAnswer",
+    "ManualOffer",
     "Path",
     "PathChanged",
     "PathClosed",

@@ -143,6 +143,21 @@ class Discovery:
         """Call no more, if it was called."""
         self._listeners = [each for each in self._listeners if each != listener]
 
+    async def settle(self, patience: float) -> None:
+        """Wait until gathering is complete, or for so many seconds."""
+        complete = self._loop.create_future()
+
+        def note(event: Event) -> None:
+            if isinstance(event, GatheringComplete) and not complete.done():
+                complete.set_result(None)
+
+        if not self.is_complete:
+            self.listen(note)
+            try:
+                await asyncio.wait([complete], timeout=patience)
+            finally:
+                self.unlisten(note)
+
     def close(self) -> None:
         """Ask nobody any more."""
         self._stop()

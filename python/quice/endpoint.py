@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
-from quice import _native
+from quice import _native, manual
 from quice._native import Event
 from quice.alpn import answered, check, offered
 from quice.challenges import IMPROVEMENTS
@@ -32,6 +32,7 @@ from quice.ice.gather import CandidateFilter, InterfaceFilter
 from quice.identity import Identity, PeerId
 from quice.introductions import Introductions
 from quice.machine import this_machine
+from quice.manual import ManualAnswer, ManualOffer
 from quice.policy import Policy, PolicyName
 from quice.relaying import RelayServer
 from quice.session import tag_of
@@ -262,6 +263,40 @@ class Endpoint:
         """
         self._raise_if_closed()
         await self._introductions.respond(peer, signalling)
+
+    async def offer(
+        self, *, alpn: str, policy: PolicyName = Policy.AUTO, patience: float = manual.PATIENCE
+    ) -> ManualOffer:
+        """Offer a connection to whoever gets the text that this makes, its `description`, and gives one back:
+
+            async with await endpoint.offer(alpn="chat/1") as offer:
+                print(offer.description)
+                connection = await offer.complete(input())
+
+        No rendezvous server takes part. Whoever can change the texts on their way can take the other side's place, so
+        that they should go by a way that both people trust, or the ids in them, which are `ManualAnswer.peer` and
+        `Connection.peer`, be compared with what is known. policy: see `connect`. patience: seconds that the answer may
+        take. Takes three seconds itself if STUN servers are silent. Raises `NoPathError` if the policy leaves no way,
+        and `ValueError` for an alpn that begins with `quice/1+`.
+        """
+        self._raise_if_closed()
+        check(alpn)
+        return await manual.offer(self._introductions, alpn, Policy(policy), patience)
+
+    async def answer(self, description: str, *, patience: float = manual.PATIENCE) -> ManualAnswer:
+        """Answer an offer that was made by `offer`; the text goes back to who has made it:
+
+            async with await endpoint.answer(input()) as answer:
+                print(answer.description)
+                connection = await answer.connected()
+
+        The endpoint must be bound with the offer's alpn among its own, and its policy counts. The connection comes from
+        `connected`, not from `accept`. patience: seconds that the way back may take; meanwhile a few packets a minute
+        go to the addresses in the offer. Raises `DescriptionError` for a text that is no offer, or one that this
+        endpoint can't take, and `NoPathError` if the policy leaves no way.
+        """
+        self._raise_if_closed()
+        return await manual.answer(self._introductions, description, patience)
 
     async def accept(self) -> Connection:
         """The next connection that a peer made to this endpoint. Raises `EndpointClosedError`."""

@@ -225,6 +225,15 @@ class RefusedError(ConnectError):
         )
 
 
+class DescriptionError(Error, ValueError):
+    """A text is no offer or answer of a session, or not the one that belongs here."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"this text is not what belongs here: {reason}. Copy all that the other side shows, from its first word on"
+        )
+
+
 class RelayError(ConnectError):
     """A relay can't be used. The base of the ways in which that fails."""
 

@@ -74,11 +74,11 @@ class Introductions:
         connections: Callable[[], Iterable[Connection]],
     ) -> None:
         """`policy`: for the connections that peers make. `offer` has one accepted; `connections`: those there are."""
-        self._us = us
-        self._alpns = alpns
-        self._surroundings = surroundings
+        self.us = us
+        self.alpns = alpns
+        self.surroundings = surroundings
         self._improvement = improvement
-        self._policy = policy
+        self.policy = policy
         self._begin = begin
         self._offer = offer
         self._connections = connections
@@ -96,24 +96,26 @@ class Introductions:
         self, peer: PeerId, alpn: str, signalling: Signalling, timeout: float, establish: Establish, policy: Policy
     ) -> Connection:
         """Connect by candidates; `Endpoint.connect` says what it raises."""
-        if policy is Policy.RELAY and not self._surroundings.relays.are_there:
+        try:
+            self.raise_if_confined(policy)
+        except NoPathError:
             await signalling.close()
-            raise NoPathError("the policy is to use relays alone, and this endpoint has none")
-        meeting, session = self._meet(peer, alpn, signalling, policy)
+            raise
+        meeting, session = self.meet(peer, alpn, signalling, policy)
         try:
             connection = await asyncio.wait_for(self._initiate(session, meeting, alpn, establish), timeout)
         except BaseException as error:
             meeting.close()
-            await self._end(session)
+            await self.end(session)
             if isinstance(error, asyncio.TimeoutError):
                 reason = "no pair of candidates was found to work"
-                raise ConnectTimeoutError(timeout, self._with_relays(reason)) from None
-            if isinstance(error, NoPathError) and self._surroundings.relays.problems:
-                raise NoPathError(self._with_relays(error.reason)) from None
+                raise ConnectTimeoutError(timeout, self.with_relays(reason)) from None
+            if isinstance(error, NoPathError):
+                raise self.explained(error) from None
             if isinstance(error, ConnectionClosedError):
                 raise HandshakeError(str(error)) from error
             raise
-        self._settle(session, meeting, connection, policy)
+        self.settle(session, meeting, connection, policy)
         return connection
 
     async def respond(self, peer: PeerId, signalling: Signalling) -> None:
@@ -144,52 +146,61 @@ class Introductions:
     def accompany(self, connection: Connection, policy: Policy, *, leads: bool) -> None:
         """A connection was made straight to an address: from now on it is looked after."""
         improve = self._improvement.lead if leads else self._improvement.follow
-        connection._paths = improve(connection._native, self._surroundings)
+        connection._paths = improve(connection._native, self.surroundings)
         if connection._paths is None and connection._control is not None:
-            upkeep = Upkeep(self._surroundings, connection, leads=leads, policy=policy)
+            upkeep = Upkeep(self.surroundings, connection, leads=leads, policy=policy)
             if not all(path.remote.ip.is_loopback for path in connection.paths):
                 upkeep.begin_alone()
 
     def on_handshake(self, connection: Connection, tag: bytes | None) -> None:
         """A peer has made this connection, for the session with this tag or for none."""
         if tag is None:
-            self.accompany(connection, self._policy, leads=False)
+            self.accompany(connection, self.policy, leads=False)
             self._offer(connection)
         elif (meeting := self._meetings.get(tag)) is not None:
             meeting.on_handshake(connection)
         else:
             refuse(connection)
 
-    def _with_relays(self, reason: str) -> str:
+    def raise_if_confined(self, policy: Policy) -> None:
+        """Raise `NoPathError` if the policy leaves no way at all."""
+        if policy is Policy.RELAY and not self.surroundings.relays.are_there:
+            raise NoPathError("the policy is to use relays alone, and this endpoint has none")
+
+    def explained(self, error: NoPathError) -> NoPathError:
+        """The error, with the reason why there was no way through a relay either."""
+        return NoPathError(self.with_relays(error.reason)) if self.surroundings.relays.problems else error
+
+    def with_relays(self, reason: str) -> str:
         """Why there is no way, and why there is none through a relay."""
-        return "; ".join([reason, *self._surroundings.relays.problems])
+        return "; ".join([reason, *self.surroundings.relays.problems])
 
     async def _initiate(self, session: Session, meeting: Meeting, alpn: str, establish: Establish) -> Connection:
         await session.offer(alpn, establish)
         return await meeting.connected
 
     async def _respond(self, peer: PeerId, offer: Offer, signalling: Signalling) -> None:
-        meeting, session = self._meet(peer, offer.alpn, signalling, self._policy, offer)
+        meeting, session = self.meet(peer, offer.alpn, signalling, self.policy, offer)
         self._responding += 1
         try:
             await session.respond()
             connection = await meeting.connected
         except BaseException:
             meeting.close()
-            await self._end(session)
+            await self.end(session)
             raise
         finally:
             self._responding -= 1
         connection.connect_seconds = self._loop.time() - meeting.began
-        self._settle(session, meeting, connection, self._policy)
+        self.settle(session, meeting, connection, self.policy)
         self._offer(connection)
 
     def _refusal(self, offer: Offer) -> Refuse | None:
-        if offer.alpn not in self._alpns:
+        if offer.alpn not in self.alpns:
             return Refuse(reason=RefuseReason.ALPN)
         if offer.establish is Establish.UNKNOWN:
             return Refuse(reason=RefuseReason.ESTABLISH, text="this side does not know that way of establishing")
-        if self._policy is Policy.RELAY and not self._surroundings.relays.are_there:
+        if self.policy is Policy.RELAY and not self.surroundings.relays.are_there:
             return Refuse(reason=RefuseReason.DECLINED, text="its policy is to use relays alone, and it has none")
         if self._closed or self._responding >= _MAX_RESPONSES:
             return Refuse(reason=RefuseReason.BUSY)
@@ -200,43 +211,61 @@ class Introductions:
         upkeeps = [each._upkeep for each in self._connections() if each._peer == peer and not each.is_closed]
         return next((each for each in upkeeps if each is not None and each.name == name), None)
 
-    def _meet(
-        self, peer: PeerId, alpn: str, signalling: Signalling, policy: Policy, offer: Offer | None = None
+    def meet(
+        self,
+        peer: PeerId | None,
+        alpn: str,
+        signalling: Signalling,
+        policy: Policy,
+        offer: Offer | None = None,
+        patience: float | None = None,
     ) -> tuple[Meeting, Session]:
+        """A session with a peer, not begun yet, and what leads it to a connection. `peer`: None if only its answer is
+        to say who it is. `offer`: the peer's, if it initiates. `patience`: see `Session`."""
         if self._closed:
             raise EndpointClosedError
         number = next(self._races)
-        relays = self._surroundings.relays
+        relays = self.surroundings.relays
 
         def attempt(pair: CandidatePair) -> Connection:
             remote = pair.remote.address
             relays.open(pair.base, remote, session)
-            return self._begin(peer, alpn, remote, relays.host_of(pair.base), number, session.new_initial_id())
+            assert meeting.peer is not None
+            return self._begin(meeting.peer, alpn, remote, relays.host_of(pair.base), number, session.new_initial_id())
 
         def learn(remote: Address) -> None:
             session.learn(remote)
 
-        meeting = Meeting(self._us, peer, offer is None, attempt, learn, _HANDSHAKE_TIMEOUT)
-        session = Session(self._surroundings, signalling, meeting, controls=offer is None, policy=policy, opening=offer)
+        meeting = Meeting(self.us, peer, offer is None, attempt, learn, _HANDSHAKE_TIMEOUT)
+        session = Session(
+            self.surroundings,
+            signalling,
+            meeting,
+            controls=offer is None,
+            policy=policy,
+            opening=offer,
+            patience=patience,
+        )
         self._meetings[session.tag] = meeting
         return meeting, session
 
-    def _settle(self, session: Session, meeting: Meeting, connection: Connection, policy: Policy) -> None:
+    def settle(self, session: Session, meeting: Meeting, connection: Connection, policy: Policy) -> None:
         """The session has its connection, which is looked after from now on."""
         self._meetings.pop(session.tag, None)
         pair = meeting.pair
         improve = self._improvement.follow if pair is None else self._improvement.lead
-        connection._paths = improve(connection._native, self._surroundings)
+        connection._paths = improve(connection._native, self.surroundings)
         if connection._paths is not None:
             # The connection looks for better paths by itself: the session has done its part.
             connection._session = session
             remotes = (pair.remote for pair in session.pairs)
             relayed = frozenset(each.address for each in remotes if each.kind is CandidateKind.RELAYED)
-            connection._places = Places(self._surroundings.relays.address_at, relayed.__contains__)
-            self._surroundings.spawn(self._end(session), "quice session's end")
+            connection._places = Places(self.surroundings.relays.address_at, relayed.__contains__)
+            self.surroundings.spawn(self.end(session), "quice session's end")
             return
-        Upkeep(self._surroundings, connection, leads=pair is not None, policy=policy).begin(session, pair)
+        Upkeep(self.surroundings, connection, leads=pair is not None, policy=policy).begin(session, pair)
 
-    async def _end(self, session: Session) -> None:
+    async def end(self, session: Session) -> None:
+        """The session has failed, or is no longer needed."""
         self._meetings.pop(session.tag, None)
         await session.close()

@@ -73,13 +73,14 @@ class Meeting:
     def __init__(
         self,
         us: PeerId,
-        peer: PeerId,
+        peer: PeerId | None,
         initiates: bool,
         attempt: Attempt,
         learn: Callable[[Address], None],
         patience: float,
     ) -> None:
         """`attempt` begins a handshake on a pair, `learn` takes in an address of the peer's that a handshake came from.
+        peer: set it later if the answer is to say who it is.
         patience: seconds that the handshake may take once the agents have chosen a pair."""
         self.us = us
         self.peer = peer
@@ -100,6 +101,7 @@ class Meeting:
     def begin(self, opening: Opening, answer: Answer) -> None:
         """Both sides have described themselves."""
         assert isinstance(opening, Offer)
+        assert self.peer is not None
         introduction = Introduction(opening, answer, self._initiates, self.us, self.peer)
         self._part = PARTS[opening.establish](introduction)(self)
         early, self._early = self._early, []

@@ -25,6 +25,7 @@ from quice.ice import (
     Role,
     Selected,
 )
+from quice.ice.agent import PATIENCE
 from quice.ice.candidate import CandidateKind, foundation, priority
 from quice.ice.events import Event
 from quice.machine import this_machine
@@ -108,9 +109,10 @@ class Session:
         controls: bool,
         policy: Policy = Policy.AUTO,
         opening: Offer | Restart | None = None,
+        patience: float | None = None,
     ) -> None:
         """`controls`: whether this side's agent has the controlling role. `opening`: the peer's, if it is the peer
-        who initiates."""
+        who initiates. `patience`: seconds for which the peer may not have begun; by default it begins at once."""
         self._loop = asyncio.get_running_loop()
         self._surroundings = surroundings
         self._discovery = surroundings.discovery
@@ -124,7 +126,15 @@ class Session:
             self._exchange.receive(opening)
         role = Role.CONTROLLING if controls else Role.CONTROLLED
         lite, pacer = self._discovery.exposure.lite, self._discovery.pacer
-        self._agent = Agent(role, this_machine().random, self._loop.time(), lite=lite, pacer=pacer)
+        self._agent = Agent(
+            role,
+            this_machine().random,
+            self._loop.time(),
+            lite=lite,
+            patience=PATIENCE if patience is None else patience,
+            insistent=patience is not None,
+            pacer=pacer,
+        )
         self._driver = Driver(self._agent, surroundings.send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
