@@ -39,7 +39,7 @@ def call(*arguments: str) -> Result:
 
 def test_help_names_every_command_and_each_has_help_of_its_own() -> None:
     text = call("--help").stdout
-    for command in ("serve", "id", "send", "receive", "ping"):
+    for command in ("serve", "id", "send", "receive", "ping", "connect"):
         assert command in text
         result = call(command, "--help")
         assert result.exit_code == 0
@@ -54,6 +54,9 @@ def test_help_names_every_command_and_each_has_help_of_its_own() -> None:
         ("send",),
         ("receive",),
         ("ping", "--count", "0"),
+        ("connect",),
+        ("connect", "--listen", "--manual"),
+        ("connect", "--listen", TICKET),
         ("ping", "--count", "many"),
         ("ping", "--policy", "fast"),
         ("serve", "--port", "65536"),

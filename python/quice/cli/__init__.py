@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from quice.cli.connect import connect
 from quice.cli.identity import identity
 from quice.cli.ping import ping
 from quice.cli.receive import receive
@@ -25,6 +26,7 @@ app.command("id")(identity)
 app.command()(send)
 app.command()(receive)
 app.command()(ping)
+app.command()(connect)
 
 
 def main() -> None:

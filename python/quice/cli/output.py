@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from quice.connection import Connection
 from quice.ice import Report
@@ -25,17 +25,19 @@ _NUMBERS = 50
 class Output:
     """Where events of a command go. Text is for people, on standard error but for results."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
+        """`stream`: where events go, standard output by default."""
         self.json = as_json
+        self._stream = stream
         self._bars: Progress | None = None
         self._shown = 0
 
     def event(self, event: str, text: str | None = None, /, **fields: object) -> None:
         """Tell of an event: as JSON with its fields, or as `text` if there is any."""
         if self.json:
-            print(json.dumps({"event": event, **fields}), flush=True)
+            print(json.dumps({"event": event, **fields}), file=self._stream, flush=True)
         elif text is not None:
-            print(text, flush=True)
+            print(text, file=self._stream, flush=True)
 
     def error(self, error: Exception) -> None:
         """Tell what went wrong, in one line."""

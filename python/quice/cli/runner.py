@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from quice.cli.output import Output
-from quice.errors import Error, InvalidPeerIdError, ServerUriError, TicketError
+from quice.errors import DescriptionError, Error, InvalidPeerIdError, ServerUriError, TicketError
 from quice.identity import Identity
 from quice.ticket import Ticket
 
@@ -37,7 +37,7 @@ class UsageError(Error):
     """The command was called in a way that makes no sense."""
 
 
-_WRONG_USE = (UsageError, TicketError, InvalidPeerIdError, ServerUriError)
+_WRONG_USE = (UsageError, DescriptionError, TicketError, InvalidPeerIdError, ServerUriError)
 
 
 def run(output: Output, main: Coroutine[Any, Any, None], *, interrupted: int = 1) -> None:
