@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
 
 from quice.connection import Connection
@@ -259,7 +259,8 @@ class Session:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._take_leave()
-        await self._signalling.close()
+        with contextlib.suppress(SignallingError), _carrying():
+            await self._signalling.close()
 
     async def close(self) -> None:
         """End the session."""
@@ -330,7 +331,8 @@ class Session:
 
     async def _send(self, message: Message) -> None:
         self._exchange.send(message)
-        await self._signalling.send(message)
+        with _carrying():
+            await self._signalling.send(message)
 
     async def _take_leave(self) -> None:
         """Say that the session is over, if there is anybody to say it to."""
@@ -347,7 +349,8 @@ class Session:
 
     async def _receive_messages(self) -> None:
         while True:
-            message = await self._signalling.receive()
+            with _carrying():
+                message = await self._signalling.receive()
             match self._exchange.receive(message):
                 case Verdict.TAKE:
                     self._take(message)
@@ -428,3 +431,14 @@ class Session:
         if not self._failed:
             self._failed = True
             self._observer.on_failed(error)
+
+
+@contextlib.contextmanager
+def _carrying() -> Iterator[None]:
+    """What carries the messages may be an application's own: whatever fails there is a failure of signalling."""
+    try:
+        yield
+    except (SignallingError, SignalDecodeError):
+        raise
+    except Exception as error:
+        raise SignallingError(f"what carries the messages has failed: {error!r}") from error

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from quice import Connection, Endpoint, Identity
-from quice.errors import ConnectTimeoutError, SignallingClosedError, SignallingViolationError
+from quice.errors import ConnectTimeoutError, SignallingClosedError, SignallingError, SignallingViolationError
 from quice.signal import signalling_pair
 from quice.signal.interface import Signalling
 from quice.signal.messages import Answer, Bye, CandidateFound, EndOfCandidates, Message, Offer
@@ -92,6 +92,31 @@ async def test_who_hangs_up_without_an_answer_is_not_waited_for() -> None:
     async with offered(timeout=60) as (theirs, _, connecting):
         await theirs.send(Bye())
         with pytest.raises(SignallingClosedError):
+            await asyncio.wait_for(connecting, 5)
+
+
+class Broken:
+    """A carrier whose author has not thought of everything."""
+
+    def __init__(self, *, sends: bool) -> None:
+        self._sends = sends
+
+    async def send(self, message: Message) -> None:
+        if not self._sends:
+            raise OSError("no route to the broker")
+
+    async def receive(self) -> Message:
+        raise OSError("no route to the broker")
+
+    async def close(self) -> None:
+        raise OSError("no route to the broker")
+
+
+@pytest.mark.parametrize("sends", [False, True])
+async def test_whatever_a_carrier_raises_is_a_failure_of_signalling(sends: bool) -> None:
+    async with Endpoint.bind(host="127.0.0.1") as endpoint:
+        connecting = endpoint.connect(Identity.generate().peer, alpn=ALPN, signalling=Broken(sends=sends), timeout=60)
+        with pytest.raises(SignallingError, match="no route to the broker"):
             await asyncio.wait_for(connecting, 5)
 
 

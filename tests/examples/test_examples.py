@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from quice.errors import SignallingError
 from quice.server import Server
+from quice.signal import Bye
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -26,8 +32,49 @@ async def output(name: str, *arguments: str) -> str:
     return text.decode()
 
 
-async def test_own_signalling() -> None:
-    assert (await output("own_signalling.py")).startswith("bob received b'hello' over lan ")
+async def test_signalling_over_queues() -> None:
+    assert (await output("signalling_queues.py")).startswith("bob received b'hello' over lan ")
+
+
+@contextlib.asynccontextmanager
+async def started(name: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """An example that stays, and the line that it prints first."""
+    process = await start(name, *arguments)
+    try:
+        assert process.stdout is not None
+        yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_signalling_over_http() -> None:
+    name = "signalling_http.py"
+    async with started(name, "serve", "0") as (_, url), started(name, "listen", url) as (listening, peer):
+        assert await output(name, "call", url, peer) == "hello, alice\n"
+        assert await asyncio.wait_for(listening.wait(), 10) == 0
+
+
+async def test_http_signalling_is_told_of_a_web_server_that_fails() -> None:
+    from examples.signalling_http import ClientSession, HttpSignalling
+
+    async with ClientSession("http://127.0.0.1:9") as http:
+        signalling = HttpSignalling(http, "there", "back")
+        for act in (signalling.receive(), signalling.send(Bye())):
+            with pytest.raises(SignallingError):
+                await act
+        await signalling.close()
+
+
+async def test_signalling_by_hand() -> None:
+    name = "signalling_by_hand.py"
+    async with started(name) as (offering, offer), started(name, offer) as (answering, answer):
+        assert offering.stdin is not None
+        assert offering.stdout is not None
+        offering.stdin.write(f"{answer}\n".encode())
+        assert await offering.stdout.readline() == b"hello, alice\n"
+        assert await asyncio.wait_for(asyncio.gather(offering.wait(), answering.wait()), 10) == [0, 0]
 
 
 async def test_echo() -> None:

@@ -31,4 +31,4 @@ class Signalling(Protocol):
 
     async def close(self) -> None:
         """End the session on this side: whoever waits in `receive` gets `SignallingClosedError`. What was sent before
-        is still carried. Called once or more often, whatever has become of the session."""
+        is still carried. Called once or more often, whatever has become of the session; raises nothing."""
