@@ -33,7 +33,7 @@ _TYPE_PREFERENCE = {
 MAX_LOCAL_PREFERENCE = 65535
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An address of an agent, with what the other side needs to know of it.
 
     `base`, the local address that is sent from, is known for our own candidates alone.
