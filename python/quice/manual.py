@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from quice.connection import Connection
-from quice.errors import ConnectTimeoutError, DescriptionError, NoPathError
+from quice.errors import ConnectTimeoutError, DescriptionError, NoPathError, SignallingClosedError
 from quice.identity import PeerId
 from quice.introductions import Introductions
 from quice.meeting import Meeting
@@ -44,7 +44,7 @@ class _ManualSession:
         self._began = self._loop.time()
         self._connection: asyncio.Future[Connection] = self._loop.create_future()
         # That nobody asks for it is no fault.
-        self._connection.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._connection.add_done_callback(lambda future: future.exception())
         self._is_handed_out = False
         self._task = introductions.surroundings.spawn(self._follow(), "quice manual session")
 
@@ -52,10 +52,10 @@ class _ManualSession:
         """Give up. A connection that somebody has got stays open."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        has_ended = (
-            self._connection.cancel() or self._connection.cancelled() or self._connection.exception() is not None
-        )
-        if not has_ended and not self._is_handed_out:
+        if not self._connection.done():
+            # The task had not even begun.
+            await self._give_up(SignallingClosedError())
+        elif self._connection.exception() is None and not self._is_handed_out:
             self._connection.result().close()
 
     async def __aenter__(self: SessionT) -> SessionT:
@@ -71,20 +71,19 @@ class _ManualSession:
         try:
             connection = await self._meeting.connected
         except NoPathError as error:
-            self._connection.set_exception(self._introductions.explained(error))
-            await self._end()
+            await self._give_up(self._introductions.explained(error))
         except Exception as error:
-            self._connection.set_exception(error)
-            await self._end()
+            await self._give_up(error)
         except asyncio.CancelledError:
-            await self._end()
+            await self._give_up(SignallingClosedError())
             raise
         else:
             connection.connect_seconds = self._loop.time() - self._began
             self._introductions.settle(self._session, self._meeting, connection, self._policy)
             self._connection.set_result(connection)
 
-    async def _end(self) -> None:
+    async def _give_up(self, error: Exception) -> None:
+        self._connection.set_exception(error)
         self._meeting.close()
         await self._introductions.end(self._session)
 

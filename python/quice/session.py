@@ -258,9 +258,7 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._take_leave()
-        with contextlib.suppress(SignallingError), _carrying():
-            await self._signalling.close()
+        await self._end_signalling()
 
     async def close(self) -> None:
         """End the session."""
@@ -334,11 +332,13 @@ class Session:
         with _carrying():
             await self._signalling.send(message)
 
-    async def _take_leave(self) -> None:
-        """Say that the session is over, if there is anybody to say it to."""
-        if self._exchange.may_send(Bye()):
-            with contextlib.suppress(SignallingError):
+    async def _end_signalling(self) -> None:
+        """Say that the session is over, if there is anybody to say it to, and hear nothing more."""
+        with contextlib.suppress(SignallingError):
+            if self._exchange.may_send(Bye()):
                 await self._send(Bye())
+        with contextlib.suppress(SignallingError), _carrying():
+            await self._signalling.close()
 
     async def _send_messages(self) -> None:
         while True:
@@ -348,17 +348,24 @@ class Session:
                 await self._send(message)
 
     async def _receive_messages(self) -> None:
-        while True:
-            with _carrying():
-                message = await self._signalling.receive()
-            match self._exchange.receive(message):
-                case Verdict.TAKE:
-                    self._take(message)
-                case Verdict.END:
-                    await self._take_leave()
-                    raise SignallingViolationError(type(message).__name__)
-                case Verdict.IGNORE:
-                    pass
+        try:
+            while True:
+                with _carrying():
+                    message = await self._signalling.receive()
+                self._judge(message)
+        except (SignalDecodeError, SignallingViolationError):
+            # Nobody reads any more what such a peer says.
+            await self._end_signalling()
+            raise
+
+    def _judge(self, message: Message) -> None:
+        match self._exchange.receive(message):
+            case Verdict.TAKE:
+                self._take(message)
+            case Verdict.END:
+                raise SignallingViolationError(type(message).__name__)
+            case Verdict.IGNORE:
+                pass
 
     def _take(self, message: Message) -> None:
         match message:

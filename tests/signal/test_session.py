@@ -158,6 +158,13 @@ def test_more_messages_than_the_budget_end_the_session_even_those_that_are_ignor
     assert verdicts.index(Verdict.END) == MAX_MESSAGES - 1
 
 
+def test_a_side_that_has_gone_does_not_go_on_for_ever() -> None:
+    exchange = seen_from(RESPONDING, [(INITIATING, OFFER), (INITIATING, BYE)])
+    verdicts = [exchange.receive(CandidateFound(candidate=candidate(port))) for port in range(1, MAX_MESSAGES + 9)]
+    assert verdicts.index(Verdict.END) == MAX_MESSAGES - 2
+    assert set(verdicts) == {Verdict.IGNORE, Verdict.END}
+
+
 def test_who_names_each_candidate_alone_and_ends_each_time_keeps_within_the_budget() -> None:
     exchange = seen_from(INITIATING, [])
     exchange.send(msgspec.structs.replace(OFFER, candidates=()))

@@ -133,9 +133,11 @@ class Exchange:
     def receive(self, message: Message) -> Verdict:
         """Note that this message of the peer's has come, and judge it."""
         peer = self._side.other
-        if self._is_violated or State.GONE in (self._states[peer], self.state):
+        if self._is_violated:
             return Verdict.IGNORE
-        if self._descriptions.get(peer) == message and self._messages[peer] < MAX_MESSAGES:
+        is_within = self._messages[peer] < MAX_MESSAGES
+        is_late = State.GONE in (self._states[peer], self.state)
+        if is_within and (is_late or self._descriptions.get(peer) == message):
             self._messages[peer] += 1
             return Verdict.IGNORE
         if not self._is_allowed(peer, message):
