@@ -49,7 +49,7 @@ from quice.signal.messages import (
     SignalDecodeError,
     public,
 )
-from quice.signal.session import Exchange, Side, Verdict
+from quice.signal.session import Exchange, Side, State, Verdict
 from quice.surroundings import Surroundings
 from quice.wire import Address, random_bytes
 
@@ -328,6 +328,8 @@ class Session:
                 self._fail(error)
 
     async def _send(self, message: Message) -> None:
+        if self._exchange.state is State.GONE:
+            raise SignallingClosedError
         self._exchange.send(message)
         with _carrying():
             await self._signalling.send(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import get_args
@@ -13,9 +14,11 @@ import msgspec
 import pytest
 
 from quice import Endpoint
+from quice.server import Server
 from quice.signal import Message, Offer, Side, State, decode
 from quice.signal.manual import MAX_TEXT
 from quice.signal.session import MAX_CANDIDATES, MAX_MESSAGES, MOVES, SENDS
+from tests.cli.test_connect import side as command
 from tests.docs.test_readme import ROOT, blocks, program
 
 TEXT = (ROOT / "docs" / "signalling.md").read_text()
@@ -103,3 +106,18 @@ async def test_the_two_sides_by_hand_connect(monkeypatch: pytest.MonkeyPatch) ->
             asyncio.gather(side(offering, alice, "offer", "answer"), side(answering, bob, "answer", "offer")), 30
         )
         assert (near.peer, far.peer) == (bob.peer, alice.peer)  # type: ignore[attr-defined]
+
+
+async def test_the_two_commands_join_two_processes() -> None:
+    (block,) = blocks("sh", TEXT)
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert all(line[:2] == ["quice", "connect"] for line in lines)
+    async with Server("127.0.0.1", 0, 0) as server:
+        known = {"stun.example.org": str(server.stun)}
+        async with command(*(known.get(word, word) for word in lines[0][2:])) as first:
+            known["OFFER"] = (await first.event("offer"))["description"]
+            async with command(*(known.get(word, word) for word in lines[1][2:])) as second:
+                answer = (await second.event("answer"))["description"]
+                await first.says(f"{answer}\nthere".encode())
+                await second.says(b"and back")
+                assert await asyncio.gather(first.ended(), second.ended()) == [(0, b"and back"), (0, b"there")]

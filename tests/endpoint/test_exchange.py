@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import msgspec
 import pytest
 
-from quice import Connection, Endpoint, Identity
+from quice import Connection, Endpoint, Identity, Policy
 from quice.errors import ConnectTimeoutError, SignallingClosedError, SignallingError, SignallingViolationError
 from quice.signal import signalling_pair
 from quice.signal.interface import Signalling
@@ -118,6 +118,17 @@ async def test_whatever_a_carrier_raises_is_a_failure_of_signalling(sends: bool)
         connecting = endpoint.connect(Identity.generate().peer, alpn=ALPN, signalling=Broken(sends=sends), timeout=60)
         with pytest.raises(SignallingError, match="no route to the broker"):
             await asyncio.wait_for(connecting, 5)
+
+
+async def test_a_session_that_is_closed_before_it_has_answered_answers_no_more() -> None:
+    ours, theirs = signalling_pair()
+    offer = Offer(version=1, ufrag="peer", pwd=PWD, alpn=ALPN)
+    async with Endpoint.bind(alpns=[ALPN]) as endpoint:
+        _, session = endpoint._introductions.meet(Identity.generate().peer, ALPN, ours, Policy.AUTO, offer)
+        await session.close()
+        with pytest.raises(SignallingClosedError):
+            await session.respond()
+        assert await words_of(theirs) == [Bye()]
 
 
 async def test_candidates_after_goodbye_are_ignored() -> None:

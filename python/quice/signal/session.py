@@ -8,7 +8,7 @@ Both sides speak at once, so that each has its own view of the other, as old as 
 What the tables do not allow is the sender's fault, with three exceptions. What comes from a side that is `GONE` was
 sent before it went or has come out of order, and is ignored. What repeats a side's own description word for word is
 ignored too: carriers repeat. So is what comes after this side itself has gone. Everything else is a violation, and so
-is more than the budget: the session is over, and the side that has noticed says `Bye`.
+is more than the budget, in which what is ignored counts: the session is over, and the side that has noticed says `Bye`.
 
 Candidates may follow the end of candidates, and then another end: that a side's network changes while it negotiates is
 no fault. Whether they count is the agent's business (RFC 8838 §14: only if the peer has said `renomination`).
