@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -11,16 +12,17 @@ from typing import Any
 
 import pytest
 
-from quice import CandidateKind, Endpoint, ManualAnswer, ManualOffer, PathKind, PeerId
+from quice import CandidateKind, Endpoint, ManualAnswer, ManualOffer, PathKind, PeerId, RelayServer
 from quice.errors import ConnectTimeoutError, DescriptionError, NoPathError
 from quice.server import Server
-from quice.server.relay import NO_RELAY
+from quice.server.relay import NO_RELAY, RelaySettings
 from quice.signal.manual import MAX_TEXT, WrittenAnswer, WrittenOffer
 from quice.sim.host import Host
 from quice.sim.kinds import BEHAVIOURS, Nat
 from quice.sim.link import Conditions
 from quice.sim.packet import Packet, Protocol
 from quice.sim.simulation import Simulation
+from quice.turn.credentials import time_limited
 from quice.wire import Address
 
 NEAR = Conditions(delay=0.025)
@@ -116,6 +118,40 @@ def test_behind_two_restricted_nats_it_does_not_matter_how_long_people_take(seed
             assert near.path.kind is PathKind.DIRECT
 
     with Simulation(seed=seed) as simulation:
+        simulation.run(main())
+
+
+@pytest.mark.parametrize("policy", ["auto", "relay"])
+def test_behind_two_symmetric_nats_the_relay_lets_in_who_comes_minutes_later(policy: str) -> None:
+    async def main() -> None:
+        world = simulation.world
+        middle = world.host("server")
+        hosts = [world.site(nat=Nat.SYMMETRIC, uplink=NEAR).host(name) for name in ("alice", "bob")]
+        async with contextlib.AsyncExitStack() as stack:
+            with middle:
+                server = await stack.enter_async_context(Server(relay=RelaySettings(secret="ours")))
+            people = []
+            for host in hosts:
+                with host:
+                    secret = time_limited("ours", time.time() + 86_400, "anybody")
+                    relay = RelayServer.parse(server.turn, secret.username, secret.password)
+                    endpoint = await stack.enter_async_context(
+                        Endpoint.bind(alpns=[ALPN], stun_servers=[server.stun], relays=[relay], policy=policy)  # type: ignore[arg-type]
+                    )
+                people.append(Person(host, endpoint))
+            alice, bob = people
+            offer = await alice.offer(policy=policy)
+            answer = await bob.answer(offer.description)
+            for text in (offer.description, answer.description):
+                assert len(text) <= MAX_TEXT
+            await asyncio.sleep(300)
+            near = await offer.complete(answer.description)
+            assert await passes(near, await answer.connected())
+            assert near.connect_seconds < 1.0
+            assert near.path is not None
+            assert near.path.kind is PathKind.RELAY
+
+    with Simulation(seed=3) as simulation:
         simulation.run(main())
 
 
