@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from quice.errors import IdentityError, InvalidPeerIdError
 
 _KEY_LENGTH = 32
 _TEXT_LENGTH = 52
 _HEADER = "quice-ed25519-v1:"
+# RFC 7748 §4.1: curve25519 is v² = u³ + Au² + u over the integers modulo P.
+_P = (1 << 255) - 19
+_A = 486662
 
 
 @dataclass(frozen=True, order=True)
@@ -50,6 +55,17 @@ class PeerId:
             return False
         return True
 
+    def agreement_key(self) -> X25519PublicKey:
+        """The X25519 key that goes with this Ed25519 one: what is encrypted to it, the peer can read.
+
+        Raises `InvalidPeerIdError` for 32 bytes that are no point of the curve or not its canonical form, and for the
+        points of low order, with which anybody agrees on the same secret.
+        """
+        u = _montgomery(self.key)
+        if u is None:
+            raise InvalidPeerIdError(str(self))
+        return X25519PublicKey.from_public_bytes(u)
+
     def __str__(self) -> str:
         return base64.b32encode(self.key).decode("ascii").rstrip("=").lower()
 
@@ -66,6 +82,9 @@ class Identity:
             raise IdentityError("a secret key has 32 bytes")
         self._private = Ed25519PrivateKey.from_private_bytes(secret_key)
         self.secret_key = secret_key
+        # RFC 8032 §5.1.5: the secret scalar is the first half of the hash, clamped, which X25519 itself does.
+        self.agreement_key = X25519PrivateKey.from_private_bytes(hashlib.sha512(secret_key).digest()[:_KEY_LENGTH])
+        """The X25519 key that goes with `peer.agreement_key()`."""
         self.peer = PeerId(self._private.public_key().public_bytes_raw())
 
     @classmethod
@@ -129,3 +148,25 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity(peer={str(self.peer)!r})"
+
+
+def _montgomery(key: bytes) -> bytes | None:
+    """The u-coordinate of an Ed25519 key (RFC 7748 §4.1); None if it is none that may be used.
+
+    A point of the curve that is in no subgroup may: clamped scalars are multiples of 8, which takes what is of low
+    order in it away.
+    """
+    # RFC 8032 §5.1.2: the last bit is the sign of x, of which u knows nothing.
+    y = int.from_bytes(key, "little") & ((1 << 255) - 1)
+    if y >= _P:
+        return None
+    u, w = 1 + y, (1 - y) % _P  # the coordinate is u/w
+    if pow(u * w * (u * u + _A * u * w + w * w), (_P - 1) // 2, _P) != 1:
+        # Euler's criterion: v² is no square, so this is no point; or it is 0, as of the two points of the lowest order.
+        return None
+    double, over = u, w
+    for _ in range(3):
+        squares, product = double * double + over * over, double * over
+        double, over = (squares * squares - 4 * product * product) % _P, 4 * product * (squares + _A * product) % _P
+    # Eight times the point is at infinity.
+    return None if over == 0 else (u * pow(w, -1, _P) % _P).to_bytes(_KEY_LENGTH, "little")
