@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -13,13 +14,14 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from quice.errors import PeerUnreachableError, ServerUnreachableError, SignallingClosedError
-from quice.identity import Identity
+from quice.errors import InvalidPeerIdError, PeerUnreachableError, ServerUnreachableError, SignallingClosedError
+from quice.identity import Identity, PeerId
 from quice.server import Server
 from quice.signal import protocol, rendezvous, servers
 from quice.signal.messages import VERSION, Bye, EndOfCandidates, Message, Offer, decode, encode
 from quice.signal.protocol import (
     Challenge,
+    Deliver,
     Delivered,
     Refused,
     Register,
@@ -31,6 +33,7 @@ from quice.signal.protocol import (
     decode_to_server,
 )
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.seal import Seal
 from quice.signal.sequence import Envelope
 from quice.wire import Address
 from tests.server.peers import SESSION, interrupted_everywhere, raw_peer, until
@@ -47,8 +50,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_PATIENCE", 0.2)
 
 
-def body(message: Message, number: int = 1) -> bytes:
-    """A message as it goes from peer to peer."""
+def envelope(message: Message, number: int = 1) -> bytes:
+    """A message as it goes from peer to peer, before it is sealed."""
     return msgspec.msgpack.encode(Envelope(number, 0, encode(message)))
 
 
@@ -405,37 +408,59 @@ async def test_a_server_that_is_no_websocket_server_is_named(answer: bytes) -> N
 
 
 async def test_what_a_server_says_wrongly_is_ignored() -> None:
-    peer = Identity.generate().peer
-    wrong: list[bytes | str | ToPeer] = [
-        b"",
-        b"\xc1",
-        "text",
-        CHALLENGE,
-        Registered(stun_port=1),
-        Refused(text="why not"),
-        Undeliverable(to=b"short", session=SESSION),
-        Undeliverable(to=peer.key, session=SESSION),
-        Delivered(sender=b"short", session=SESSION, body=body(OFFER)),
-        Delivered(sender=peer.key, session=b"short", body=body(OFFER)),
-        Delivered(sender=peer.key, session=SESSION, body=b"\xc1"),
-        Delivered(sender=peer.key, session=SESSION, body=msgspec.msgpack.encode(Envelope(1, 0, encode(OFFER)[:-1]))),
-        # A session begins with an offer: this is late for one that is over.
-        Delivered(sender=peer.key, session=SESSION, body=body(Bye())),
-        Delivered(sender=peer.key, session=SESSION, body=body(OFFER, number=2)),
-    ]
+    identity = Identity.generate()
+    peer = identity.peer
+
+    def delivered(envelope: bytes, receiver: bytes, session: bytes = SESSION) -> Delivered:
+        sealed = Seal(identity, PeerId(receiver), session, random.SystemRandom()).seal(envelope)
+        return Delivered(sender=peer.key, session=session, body=sealed)
+
+    def wrong(us: bytes) -> list[bytes | str | ToPeer]:
+        right = delivered(envelope(OFFER), us)
+        return [
+            b"",
+            b"\xc1",
+            "text",
+            CHALLENGE,
+            Registered(stun_port=1),
+            Refused(text="why not"),
+            Undeliverable(to=b"short", session=SESSION),
+            Undeliverable(to=peer.key, session=SESSION),
+            msgspec.structs.replace(right, sender=b"short"),
+            msgspec.structs.replace(right, session=b"short"),
+            # No key, so that nothing can be sealed to this peer.
+            msgspec.structs.replace(right, sender=bytes(32)),
+            delivered(b"\xc1", us),
+            delivered(msgspec.msgpack.encode(Envelope(1, 0, encode(OFFER)[:-1])), us),
+            # A session begins with an offer: this is late for one that is over.
+            delivered(envelope(Bye()), us),
+            delivered(envelope(OFFER, number=2), us),
+            # Not sealed, sealed to somebody else, and by somebody else.
+            msgspec.structs.replace(right, body=envelope(OFFER)),
+            delivered(envelope(OFFER), Identity.generate().peer.key),
+            msgspec.structs.replace(right, sender=Identity.generate().peer.key),
+        ]
 
     async def behave(connection: ServerConnection) -> None:
-        await welcome(connection)
-        for message in wrong:
+        us = (await welcome(connection)).peer
+        for message in wrong(us):
             await connection.send(message if isinstance(message, (bytes, str)) else protocol.encode(message))
-        await connection.send(protocol.encode(Delivered(sender=peer.key, session=b"r" * 16, body=body(OFFER))))
+        await connection.send(protocol.encode(delivered(envelope(OFFER), us, b"r" * 16)))
         await connection.wait_closed()
 
-    async with behaving(behave) as url, client(url) as (_, sessions):
+    async with behaving(behave) as url, client(url) as (one, sessions):
         session = await sessions.get()
         assert session._session == b"r" * 16
         assert await session.receive() == OFFER
         assert sessions.empty()
+        assert one.unopened == 3
+
+
+async def test_no_session_begins_with_a_peer_that_nothing_can_be_sealed_to(server: Server) -> None:
+    async with client(server.url) as (one, _):
+        with pytest.raises(InvalidPeerIdError):
+            one.open(PeerId(bytes(32)))
+        assert not one._sessions
 
 
 async def test_a_session_that_is_not_read_ends_after_a_fixed_number_of_messages(server: Server) -> None:
@@ -478,6 +503,37 @@ async def test_a_message_for_a_session_that_is_over_begins_no_new_one(server: Se
         await second.send(OFFER)
         assert (await sessions.get())._session == second._session
         assert len(other._sessions) == 1
+
+
+async def test_the_offer_of_a_session_that_is_over_begins_it_no_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "_LINGER", 0.01)
+    async with client(server.url) as (other, sessions), raw_peer(server) as peer:
+        await peer.registered()
+        us = other._identity.peer
+        offer = Seal(peer.identity, us, SESSION, random.SystemRandom()).seal(envelope(OFFER))
+        await peer.deliver(us, offer)
+        await (await sessions.get()).close()
+        await until(lambda: not other._lingering)
+        await peer.deliver(us, offer)
+        later = b"t" * 16
+        offer = Seal(peer.identity, us, later, random.SystemRandom()).seal(envelope(OFFER))
+        await peer.send(Deliver(to=us.key, session=later, body=offer))
+        assert (await sessions.get())._session == later
+        assert sessions.empty()
+
+
+async def test_only_so_many_sessions_that_are_over_are_remembered(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "_REMEMBERED", 3)
+    async with client(server.url) as (one, _), client(server.url) as (other, sessions):
+        begun = []
+        for _ in range(5):
+            await one.open(other._identity.peer).send(OFFER)
+            begun.append((await sessions.get()).key)
+        assert list(other._begun) == begun[-3:]
 
 
 async def test_closing_a_session_ends_its_receive_and_send_alone(server: Server) -> None:
@@ -576,9 +632,12 @@ async def test_a_cancelled_send_leaves_the_connection_whole(server: Server) -> N
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
         await session.send(Bye())
+        seal = Seal(peer.identity, one._identity.peer, session._session, random.SystemRandom())
         received = []
         while Bye() not in received:
-            received.append(decode(msgspec.msgpack.decode(await peer.body(), type=Envelope).message))
+            opened = seal.open(await peer.body())
+            assert opened is not None
+            received.append(decode(msgspec.msgpack.decode(opened, type=Envelope).message))
         assert received == [*[OFFER] * (len(received) - 1), Bye()]
 
 

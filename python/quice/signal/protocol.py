@@ -1,7 +1,7 @@
 """What peer and rendezvous server say to each other. MessagePack structs, one in each WebSocket message.
 
 The server speaks first. The peer proves its key by signing the challenge, and may send deliveries right behind
-its registration. The server never looks into a body.
+its registration. Bodies are sealed from peer to peer (`quice.signal.seal`): the server can't look into one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgspec
 from quice.identity import PeerId
 
 VERSION = 1
-MAX_BODY = (16 << 10) + 64
-"""Bytes for a peer: a message, and what sees to it that it arrives."""
+MAX_BODY = (16 << 10) + 128
+"""Bytes for a peer: a message, its envelope (16), and the seal (112)."""
 MAX_FRAME = MAX_BODY + 512
 """Bytes of a WebSocket message: a body and what is around it."""
 KEY_LENGTH = 32

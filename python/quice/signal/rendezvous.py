@@ -14,7 +14,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
-from quice.errors import PeerUnreachableError, ServerUnreachableError, SignallingClosedError
+from quice.errors import InvalidPeerIdError, PeerUnreachableError, ServerUnreachableError, SignallingClosedError
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.signal import protocol, servers
@@ -33,6 +33,7 @@ from quice.signal.protocol import (
     ToServer,
     Undeliverable,
 )
+from quice.signal.seal import Seal
 from quice.signal.sequence import MessageSequence
 from quice.signal.servers import Greeting, answer_of, reach
 from quice.wire import Address, random_bytes
@@ -48,6 +49,8 @@ _UNMEASURED = 0.5
 _ANSWER_ROUND_TRIPS, _ANSWER_BOUNDS = 3, (0.2, 2.0)
 """Round trips for an answer, and how many seconds that is at least and at most: another network has others."""
 _MAX_SESSIONS = 256
+_REMEMBERED = 4096
+"""Sessions that others have begun, the last of all, that none can begin again."""
 _MAX_WAITING = 128
 """Messages of one session that wait to be received."""
 _LINGER = 5.0
@@ -65,6 +68,7 @@ class RendezvousSignalling:
         self.peer = peer
         self._client = client
         self._session = session
+        self._seal = Seal(client._identity, peer, session, client._rng)
         self._loop = asyncio.get_running_loop()
         self._sequence = MessageSequence()
         self._timer: asyncio.TimerHandle | None = None
@@ -108,8 +112,13 @@ class RendezvousSignalling:
 
     def _take(self, body: bytes) -> list[Message]:
         """Take in what the peer sent; returns the messages for whoever receives."""
+        envelope = self._seal.open(body)
+        if envelope is None:
+            self._client.unopened += 1
+            logger.debug("a message that was not sealed by the peer for this session")
+            return []
         taken = []
-        for data in self._sequence.receive(body, self._loop.time()):
+        for data in self._sequence.receive(envelope, self._loop.time()):
             try:
                 taken.append(decode(data))
             except SignalDecodeError as error:
@@ -127,7 +136,8 @@ class RendezvousSignalling:
 
     def _pending(self) -> list[Deliver]:
         """What is to be sent now."""
-        return [Deliver(to=self.peer.key, session=self._session, body=body) for body in self._sequence.transmits()]
+        bodies = map(self._seal.seal, self._sequence.transmits())
+        return [Deliver(to=self.peer.key, session=self._session, body=body) for body in bodies]
 
     async def _flush(self) -> None:
         try:
@@ -202,6 +212,9 @@ class RendezvousClient:
             raise ValueError("no rendezvous server: name one, or several")
         self.url = self.urls[0]
         """The server that is used now, or was last."""
+        self.unopened = 0
+        """How many messages have come that were not what the peer whom the server named had sealed for us, in the
+        session that it named: altered, or taken from elsewhere."""
         self.stun_servers: tuple[Address, ...] = ()
         """The server's STUN service, at each of the addresses that the URL's host has."""
         self.relays: tuple[RelayServer, ...] = ()
@@ -215,6 +228,8 @@ class RendezvousClient:
         self._sessions: Sessions = {}
         self._lingering: Sessions = {}
         """Those that are closed here; the oldest first."""
+        self._begun: dict[tuple[PeerId, bytes], None] = {}
+        """What others have begun, also if it is over; the oldest first."""
         self._endings: dict[RendezvousSignalling, asyncio.TimerHandle] = {}
         """When these are forgotten."""
         self._known: dict[str, Greeting] = {}
@@ -290,7 +305,9 @@ class RendezvousClient:
                 registration.websocket.transport.abort()
 
     def open(self, peer: PeerId) -> RendezvousSignalling:
-        """Begin a session with a peer; the first message tells it."""
+        """Begin a session with a peer; the first message tells it. Raises `InvalidPeerIdError` when nothing can be
+        sealed to this peer.
+        """
         session = random_bytes(self._rng, SESSION_LENGTH)
         signalling = self._sessions[peer, session] = RendezvousSignalling(self, peer, session)
         return signalling
@@ -490,24 +507,29 @@ class RendezvousClient:
             self.on_relays(self.relays)
 
     def _deliver(self, message: Delivered) -> None:
-        try:
-            sender = PeerId(message.sender)
-        except ValueError as error:
-            logger.debug("a message of a peer that is none: %s", error)
-            return
-        key = (sender, message.session)
+        key = (PeerId(message.sender), message.session)
         session = self._sessions.get(key)
         if session is not None:
             session._give(session._take(message.body))
         elif (closed := self._lingering.get(key)) is not None:
             closed._take(message.body)
+        elif key in self._begun:
+            logger.debug("a message of a session that is over")
         elif len(self._sessions) < _MAX_SESSIONS:
-            self._begin(RendezvousSignalling(self, *key), message.body)
+            try:
+                session = RendezvousSignalling(self, *key)
+            except InvalidPeerIdError as error:
+                logger.debug("a message of a peer that is none: %s", error)
+            else:
+                self._begin(session, message.body)
 
     def _begin(self, session: RendezvousSignalling, body: bytes) -> None:
         """Have a session that the peer begins. Anything but a first message is late: for one that was closed here."""
         messages = session._take(body)
         if messages and isinstance(messages[0], Opening):
+            if len(self._begun) >= _REMEMBERED:
+                del self._begun[next(iter(self._begun))]
+            self._begun[session.key] = None
             self._sessions[session.key] = session
             session._give(messages)
             self._on_session(session)
