@@ -3,9 +3,10 @@
     python -m lab.streaming accept URL --size BYTES --rate BYTES     sends to who connects
     python -m lab.streaming connect URL --peer PEER                  receives
 
-Both take --policy, and print what happens, a JSON object a line; times are those of the system's monotonic clock, which
-all processes of a machine share. The sender goes on until it has sent `size` bytes and has a line on its standard
-input: `rate` bytes a second until then, the rest as fast as it can.
+Both take --policy, and --told FILE, for what the peer tells through the rendezvous server, where it is sealed. They
+print what happens, a JSON object a line; times are those of the system's monotonic clock, which all processes of a
+machine share. The sender goes on until it has sent `size` bytes and has a line on its standard input: `rate` bytes a
+second until then, the rest as fast as it can.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from blake3 import blake3
 
 from quice import Connection, Endpoint, Path, PeerId, Stream, TransportConfig
 from quice.policy import Policy
+from quice.signal.seal import Seal
 
 ALPN = "streaming/1"
 BLOCK = 1 << 16
@@ -128,6 +131,19 @@ def _described(path: Path) -> dict[str, object]:
     return {"id": path.id, "kind": path.kind.value, "local": str(path.local), "remote": str(path.remote)}
 
 
+def note_told(file: pathlib.Path) -> None:
+    """Write down what comes through the rendezvous server, once it is opened: one after the other."""
+    opening = Seal.open
+
+    def noting(seal: Seal, sealed: bytes) -> bytes | None:
+        text = opening(seal, sealed)
+        with file.open("ab") as out:
+            out.write(text or b"")
+        return text
+
+    Seal.open = noting
+
+
 async def accept(url: str, policy: Policy, size: int, rate: float) -> None:
     """Send to the first peer that connects."""
     released = asyncio.Event()
@@ -176,7 +192,10 @@ def main() -> None:
     connecting.add_argument("--peer", type=PeerId.parse, required=True)
     for role in (accepting, connecting):
         role.add_argument("--policy", type=Policy, default=Policy.AUTO)
+        role.add_argument("--told", type=pathlib.Path)
     options = parser.parse_args()
+    if options.told is not None:
+        note_told(options.told)
     try:
         if options.role == "accept":
             asyncio.run(accept(options.url, options.policy, options.size, options.rate))

@@ -24,7 +24,7 @@ RATE = 4_000_000
 
 @dataclass(frozen=True)
 class Seen:
-    """At the peer's side: how many frames have each address of the hidden one's, and how many the relay's."""
+    """At the peer's side: how often each address of the hidden one is seen, and how often the relay's."""
 
     private: int
     public: int
@@ -34,14 +34,16 @@ class Seen:
 
 
 def _connect(tmp_path: Path, one: str, *policy: str) -> Seen:
-    """Have two connect, `one` of whom ("connecting" or "accepting") has a policy, and look at the other's packets."""
-    file = tmp_path / "frames"
+    """Have two connect, `one` of whom ("connecting" or "accepting") has a policy, and look at the other's packets, and
+    at what it is told through the server.
+    """
+    file, told = tmp_path / "frames", tmp_path / "told"
     with Lab() as lab:
         server = lab.server(ipv6=True)
         sites = [lab.site(Nat.FULL_CONE, ipv6=True) for _ in range(2)]
         hosts = [site.host() for site in sites]
         hidden = ["connecting", "accepting"].index(one)
-        options = [policy if one == role else () for role in ("connecting", "accepting")]
+        options = [policy if one == role else ("--told", str(told)) for role in ("connecting", "accepting")]
         url = f"ws://{server.address}:4780"
         amounts = ("--size", "0", "--rate", str(RATE))
         with (
@@ -58,8 +60,10 @@ def _connect(tmp_path: Path, one: str, *policy: str) -> Seen:
             assert accepting.wait_for("done")["digest"] == received["digest"]
         site, host = sites[hidden], hosts[hidden]
         assert host.ipv6 is not None
+        assert told.stat().st_size > 0
         private, public, ipv6, relay = (
-            mentions(frames(file), address) for address in (host.address, site.address, host.ipv6, server.address)
+            mentions(frames(file), address) + told.read_bytes().count(address.encode())
+            for address in (host.address, site.address, host.ipv6, server.address)
         )
         return Seen(private, public, ipv6, relay, kind)
 
@@ -68,7 +72,7 @@ def _connect(tmp_path: Path, one: str, *policy: str) -> Seen:
 def test_with_the_policy_relay_nothing_at_the_peers_side_has_an_address_but_the_relays(
     one: str, tmp_path: Path
 ) -> None:
-    """Its packets are all there, signalling too, which is no secret before TLS on this server."""
+    """Its packets are all there, and what the hidden one says through the server, unsealed."""
     seen = _connect(tmp_path, one, "--policy", "relay")
     assert (seen.private, seen.public, seen.ipv6) == (0, 0, 0)
     assert seen.relay > 0
