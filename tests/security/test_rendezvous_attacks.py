@@ -7,6 +7,7 @@ what the peers had said still arrives.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Iterable
 
@@ -32,6 +33,7 @@ from quice.signal.messages import (
 from quice.signal.rendezvous import RendezvousSignalling
 from quice.signal.seal import Seal
 from quice.signal.sequence import Envelope
+from quice.sim.packet import Fate, Passage, Protocol
 from quice.sim.simulation import Simulation
 from quice.sim.world import World
 from quice.wire import Address
@@ -131,6 +133,22 @@ async def test_the_server_can_t_begin_a_session_in_a_peer_s_name(met: Scene) -> 
     assert met.bob.sessions.empty()
     assert met.bob.unopened == 3
     await begun(met)
+
+
+async def test_noise_leaves_nothing_behind(met: Scene) -> None:
+    near, _far = await begun(met)
+    dice = random.Random(1)
+    for number in range(300):
+        sessions = (near.key[1], dice.randbytes(16))
+        for session in sessions:
+            await met.server.give(Passing(met.alice.peer, met.bob.peer, session, dice.randbytes(number)))
+            await met.server.give(Passing(PeerId(dice.randbytes(32)), met.bob.peer, session, dice.randbytes(number)))
+    await asyncio.sleep(PATIENCE)
+    assert (len(met.bob._sessions), len(met.bob._begun), len(met.bob._lingering)) == (1, 1, 0)
+    # Of those whose sender is no key at all, nothing was even tried.
+    assert 600 < met.bob.unopened < 1200
+    gc.collect()
+    assert sum(isinstance(each, RendezvousSignalling) for each in gc.get_objects()) == 2
 
 
 # Candidates and answers
@@ -311,6 +329,41 @@ async def test_an_earlier_offer_is_not_answered_again_by_an_endpoint(simulation:
         await asyncio.sleep(PATIENCE)
         assert len(attacker.passed) == count
         await far.close()
+
+
+async def test_what_a_restarted_endpoint_does_with_an_earlier_offer_is_little_and_soon_over(
+    simulation: Simulation, world: World
+) -> None:
+    """It can't know of it: docs/rendezvous.md says what follows, and this is what."""
+    identity = Identity(b"b" * 32)
+    async with malicious(world) as (attacker, url):
+        with world.host("bob"):
+            far = await Endpoint.bind(identity, server=url, alpns=["test/1"])
+        with world.host("alice"):
+            near = await Endpoint.bind(server=url)
+            await near.connect(far.peer, alpn="test/1")
+        offers = [passing for passing in attacker.passed if passing.receiver == far.peer]
+        await far.close()
+        await asyncio.sleep(5)
+        sent: list[float] = []
+
+        def count(passage: Passage) -> None:
+            if (passage.place, passage.packet.protocol, passage.fate) == ("bob", Protocol.UDP, Fate.SENT):
+                sent.append(passage.time)
+
+        with world.hosts["bob"]:
+            again = await Endpoint.bind(identity, server=url, alpns=["test/1"])
+        accepting = asyncio.create_task(again.accept())
+        world.watch(count)
+        started = simulation.loop.time()
+        await attacker.give(*offers)
+        await asyncio.sleep(60)
+        assert not accepting.done()
+        assert 0 < len(sent) < 30
+        assert sent[-1] - started < 10
+        accepting.cancel()
+        await near.close()
+        await again.close()
 
 
 # Reading
