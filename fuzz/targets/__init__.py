@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import engine, ice, messages, relay, stun, texts, turn
+from fuzz.targets import engine, ice, messages, relay, seal, stun, texts, turn
 
 TARGETS: tuple[Target, ...] = (
     *stun.TARGETS,
     *turn.TARGETS,
     *ice.TARGETS,
     *messages.TARGETS,
+    *seal.TARGETS,
     *texts.TARGETS,
     *engine.TARGETS,
     *relay.TARGETS,
