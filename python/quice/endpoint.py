@@ -219,7 +219,8 @@ class Endpoint:
         Raises a `ConnectError`: `ConnectTimeoutError`, `HandshakeError` when it is not the peer who answers or it does
         not speak `alpn`, `PeerUnreachableError` when the server does not know the peer, `NoPathError` when no
         candidates reach each other, `RefusedError`; and `NoServerError`. `ValueError` for a peer that is this endpoint
-        itself, for an `establish` that can't be, and for an `alpn` that begins with `quice/1+`.
+        itself, for an `establish` that can't be, and for an `alpn` that begins with `quice/1+`; `InvalidPeerIdError`,
+        through the server, for one whose id is no key that something can be sealed to.
         """
         self._raise_if_closed()
         if peer == self.peer:

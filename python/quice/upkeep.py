@@ -18,7 +18,13 @@ from typing import cast
 from quice import _native
 from quice.connection import Connection
 from quice.control import InbandSignalling
-from quice.errors import ConnectionClosedError, RefusedError, SignallingClosedError, SignallingError
+from quice.errors import (
+    ConnectionClosedError,
+    InvalidPeerIdError,
+    RefusedError,
+    SignallingClosedError,
+    SignallingError,
+)
 from quice.hearing import Hearing
 from quice.ice import CandidateKind, CandidatePair
 from quice.path import Places
@@ -357,8 +363,10 @@ class Upkeep:
         rendezvous, way = self.surroundings.rendezvous, negotiation.by_rendezvous
         if rendezvous is not None and (way is None or not negotiation.signalling.has(way)):
             negotiation.is_urgent = True
-            negotiation.by_rendezvous = way = rendezvous.open(self.connection.peer)
-            await negotiation.signalling.add(way)
+            # Ed25519 lets everybody prove a key of low order, to which nothing can be sealed.
+            with contextlib.suppress(InvalidPeerIdError):
+                negotiation.by_rendezvous = way = rendezvous.open(self.connection.peer)
+                await negotiation.signalling.add(way)
 
     def _on_session(self, signalling: InbandSignalling) -> None:
         self.surroundings.spawn(self._hear_out(signalling), "quice negotiation")
