@@ -366,6 +366,31 @@ async def test_what_a_restarted_endpoint_does_with_an_earlier_offer_is_little_an
         await again.close()
 
 
+async def test_earlier_restarts_of_a_connection_are_not_answered_again(simulation: Simulation, world: World) -> None:
+    """They would have a connection tried at the addresses of another day."""
+    async with malicious(world) as (attacker, url):
+        public = [world.site() for _ in range(3)]
+        bob, alice = public[0].host("bob"), public[1].host("alice")
+        with bob:
+            far = await Endpoint.bind(server=url, alpns=["test/1"])
+        with alice:
+            near = await Endpoint.bind(server=url)
+            connection = await near.connect(far.peer, alpn="test/1")
+        await asyncio.sleep(20)
+        count = len(attacker.passed)
+        alice.move(public[2])
+        await asyncio.sleep(60)
+        assert not connection.is_closed
+        assert len(attacker.passed) > count
+        passed = list(attacker.passed)
+        await attacker.give(*(passing for passing in passed if passing.receiver in attacker.peers))
+        await asyncio.sleep(30)
+        assert attacker.passed == passed
+        assert not connection.is_closed
+        await near.close()
+        await far.close()
+
+
 # Reading
 
 
