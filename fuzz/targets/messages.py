@@ -58,6 +58,10 @@ _TO_PEER = tuple(
         protocol.Relays(relays=(_RELAY, _RELAY)),
         protocol.Delivered(sender=_KEY, session=_SESSION, body=_SIGNAL[0]),
         protocol.Undeliverable(to=_KEY, session=_SESSION),
+        protocol.MailboxOpened(number=7, lifetime=600.0, longest=3600.0),
+        protocol.MailboxTaken(number=7, peer=_KEY),
+        protocol.MailboxBody(number=7, peer=_KEY, body=_KEY),
+        protocol.MailboxClosed(number=7, reason=protocol.MailboxEnd.GONE),
         protocol.Refused(text="no"),
     )
 )
@@ -66,6 +70,11 @@ _TO_SERVER = tuple(
     for message in (
         protocol.Register(version=1, peer=_KEY, signature=bytes(64)),
         protocol.Deliver(to=_KEY, session=_SESSION, body=_SIGNAL[1]),
+        protocol.OpenMailbox(body=_KEY),
+        protocol.AttendMailbox(number=7),
+        protocol.ClaimMailbox(number=999_999),
+        protocol.PutMailbox(number=7, body=_KEY),
+        protocol.CloseMailbox(number=7),
     )
 )
 _INBAND = (

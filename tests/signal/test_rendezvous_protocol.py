@@ -13,11 +13,23 @@ from quice.identity import Identity
 from quice.signal.protocol import (
     MAX_BODY,
     MAX_FRAME,
+    MAX_MAILBOX,
+    MAX_MAILBOX_BODY,
     VERSION,
+    AttendMailbox,
     Challenge,
+    ClaimMailbox,
+    CloseMailbox,
     Deliver,
     Delivered,
+    MailboxBody,
+    MailboxClosed,
+    MailboxEnd,
+    MailboxOpened,
+    MailboxTaken,
+    OpenMailbox,
     ProtocolDecodeError,
+    PutMailbox,
     Refused,
     Register,
     Registered,
@@ -46,12 +58,22 @@ TO_PEER: list[ToPeer] = [
     Registered(stun_port=0, relays=(RELAY,) * 8),
     Relays(relays=()),
     Relays(relays=(RELAY,)),
+    MailboxOpened(number=1, lifetime=600.0, longest=3600.0),
+    MailboxTaken(number=7, peer=KEY),
+    MailboxBody(number=MAX_MAILBOX, peer=KEY, body=bytes(MAX_MAILBOX_BODY)),
+    MailboxClosed(number=7, reason=MailboxEnd.GONE),
+    MailboxClosed(number=0, reason=MailboxEnd.LIMIT),
 ]
 TO_SERVER: list[ToServer] = [
     Register(version=VERSION, peer=KEY, signature=bytes(64)),
     Register(version=VERSION, peer=KEY, signature=bytes(64), replace=False),
     Deliver(to=KEY, session=SESSION, body=b""),
     Deliver(to=KEY, session=SESSION, body=bytes(MAX_BODY)),
+    OpenMailbox(body=bytes(MAX_MAILBOX_BODY)),
+    PutMailbox(number=7, body=bytes(MAX_MAILBOX_BODY)),
+    AttendMailbox(number=1),
+    ClaimMailbox(number=MAX_MAILBOX),
+    CloseMailbox(number=7),
 ]
 
 
@@ -105,6 +127,16 @@ def test_a_server_reads_what_a_peer_wrote(message: ToServer) -> None:
                 {"lifetime": float("nan")},
             )
         ],
+        (TO_PEER[9], {"number": 0}),
+        (TO_PEER[9], {"lifetime": 0.0}),
+        (TO_PEER[9], {"longest": float("inf")}),
+        (TO_PEER[10], {"number": MAX_MAILBOX + 1}),
+        (TO_PEER[10], {"peer": bytes(31)}),
+        (TO_PEER[11], {"number": -1}),
+        (TO_PEER[11], {"peer": bytes(33)}),
+        (TO_PEER[11], {"body": bytes(MAX_MAILBOX_BODY + 1)}),
+        (TO_PEER[12], {"number": -1}),
+        (TO_PEER[12], {"reason": "because"}),
     ],
 )
 def test_a_peer_takes_no_value_of_a_wrong_size(message: ToPeer, values: dict[str, object]) -> None:
@@ -123,6 +155,9 @@ def test_a_peer_takes_no_value_of_a_wrong_size(message: ToPeer, values: dict[str
         (TO_SERVER[2], {"session": bytes(15)}),
         (TO_SERVER[2], {"body": bytes(MAX_BODY + 1)}),
         (TO_SERVER[2], {"body": "text"}),
+        (TO_SERVER[4], {"body": bytes(MAX_MAILBOX_BODY + 1)}),
+        (TO_SERVER[5], {"body": bytes(MAX_MAILBOX_BODY + 1)}),
+        *[(message, {"number": number}) for message in TO_SERVER[5:] for number in (-1, 0, MAX_MAILBOX + 1, 1.5)],
     ],
 )
 def test_a_server_takes_no_value_of_a_wrong_size(message: ToServer, values: dict[str, object]) -> None:

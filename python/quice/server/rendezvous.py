@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from quice.identity import PeerId
 from quice.machine import this_machine
 from quice.server.credentials import RelayCredentials
+from quice.server.mailboxes import Mailboxes, MemoryMailboxes, source_of
 from quice.signal import protocol
 from quice.signal.protocol import (
     REFUSED,
@@ -18,6 +19,7 @@ from quice.signal.protocol import (
     Challenge,
     Deliver,
     Delivered,
+    MailboxToServer,
     ProtocolDecodeError,
     Refused,
     Register,
@@ -47,6 +49,7 @@ class Rendezvous:
         self._stun_port = stun_port
         self._relay_credentials = relay_credentials
         self._peers: dict[PeerId, ServerConnection] = {}
+        self._mailboxes = Mailboxes(MemoryMailboxes(asyncio.get_running_loop().time, this_machine().random))
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -106,17 +109,26 @@ class Rendezvous:
         allowance, last = _BURST, loop.time()
         async for frame in connection:
             message = protocol.decode_to_server(frame)
-            if not isinstance(message, Deliver):
+            if isinstance(message, Register):
                 raise ProtocolDecodeError("registered already")
             now = loop.time()
             allowance, last = min(_BURST, allowance + (now - last) * _RATE), now
             if allowance < 1:
                 await asyncio.sleep((1 - allowance) / _RATE)
             allowance -= 1
+            if not isinstance(message, Deliver):
+                await self._keep_mail(peer, connection, message)
+                continue
             receiver = self._peers.get(PeerId(message.to))
             delivered = Delivered(sender=peer.key, session=message.session, body=message.body)
             if receiver is None or not self._send(receiver, delivered):
                 self._send(connection, Undeliverable(to=message.to, session=message.session))
+
+    async def _keep_mail(self, peer: PeerId, connection: ServerConnection, message: MailboxToServer) -> None:
+        for to, answer in await self._mailboxes.handle(peer, source_of(_host(connection)), message):
+            receiver = connection if to == peer else self._peers.get(to)
+            if receiver is not None:
+                self._send(receiver, answer)
 
     async def _renew_credentials(self, peer: PeerId, connection: ServerConnection) -> None:
         """Give the peer new credentials well before it can't allocate with its own any more."""

@@ -6,6 +6,7 @@ its registration. Bodies are sealed from peer to peer (`quice.signal.seal`): the
 
 from __future__ import annotations
 
+import enum
 import math
 from typing import Any, TypeVar
 
@@ -28,6 +29,10 @@ REFUSED = 4001
 """The WebSocket close code after `Refused`."""
 SAME_HOST = ""
 """The host of a relay's URL for the one that the peer reaches the rendezvous server by: `turn::3478?transport=udp`."""
+MAX_MAILBOX_BODY = 512
+"""Bytes of a body in a mailbox."""
+MAX_MAILBOX = 999_999
+"""The largest number of a mailbox; the smallest is 1."""
 MAX_RELAYS = 8
 """Relays of one registration, and URLs of one relay."""
 _MAX_URL = 300
@@ -121,8 +126,86 @@ class Refused(_Message, frozen=True, kw_only=True, tag="refused"):
     text: str
 
 
-ToPeer = Challenge | Registered | Relays | Delivered | Undeliverable | Refused
-ToServer = Register | Deliver
+class OpenMailbox(_Message, frozen=True, kw_only=True, tag="open_mailbox"):
+    """Peer: give me a mailbox with a number, and keep this body in it for the one who claims it."""
+
+    body: bytes
+
+
+class MailboxOpened(_Message, frozen=True, kw_only=True, tag="mailbox_opened"):
+    """Server: here is one, for each `OpenMailbox` in turn. It ends after `lifetime` seconds without attendance, and
+    `longest` seconds after it was opened.
+    """
+
+    number: int
+    lifetime: float
+    longest: float
+
+
+class AttendMailbox(_Message, frozen=True, kw_only=True, tag="attend_mailbox"):
+    """Peer, who has opened it: I still want it; tell me again what has happened to it, if anything has."""
+
+    number: int
+
+
+class ClaimMailbox(_Message, frozen=True, kw_only=True, tag="claim_mailbox"):
+    """Peer: I have the code with this number. Only the first to claim a mailbox gets it."""
+
+    number: int
+
+
+class MailboxTaken(_Message, frozen=True, kw_only=True, tag="mailbox_taken"):
+    """Server, to who has opened it: this peer, who has proven its key, has claimed it. Nobody else can any more."""
+
+    number: int
+    peer: bytes
+
+
+class PutMailbox(_Message, frozen=True, kw_only=True, tag="put_mailbox"):
+    """Peer: give this body to the other side. Each side does so once: first who has claimed the mailbox, then who has
+    opened it. The same body may be put again, where it may have been lost.
+    """
+
+    number: int
+    body: bytes
+
+
+class MailboxBody(_Message, frozen=True, kw_only=True, tag="mailbox_body"):
+    """Server: this is from the peer on the other side of the mailbox, who has proven its key."""
+
+    number: int
+    peer: bytes
+    body: bytes
+
+
+class CloseMailbox(_Message, frozen=True, kw_only=True, tag="close_mailbox"):
+    """Peer, on either side: I am done with it. Then it is over for both."""
+
+    number: int
+
+
+class MailboxEnd(str, enum.Enum):
+    """Why there is no mailbox. A server gives no more away of those that others have."""
+
+    GONE = "gone"
+    """There is none of that number for this peer: there never was, it is over, or it is somebody else's."""
+    CLOSED = "closed"
+    """The other side has closed it."""
+    LIMIT = "limit"
+    """This peer, or others at its address, have opened too many, or claimed too many in too short a time."""
+
+
+class MailboxClosed(_Message, frozen=True, kw_only=True, tag="mailbox_closed"):
+    """Server: it is no more, or it never was. `number`: 0 for one that could not be opened, in turn."""
+
+    number: int
+    reason: MailboxEnd
+
+
+MailboxToPeer = MailboxOpened | MailboxTaken | MailboxBody | MailboxClosed
+MailboxToServer = OpenMailbox | AttendMailbox | ClaimMailbox | PutMailbox | CloseMailbox
+ToPeer = Challenge | Registered | Relays | Delivered | Undeliverable | MailboxToPeer | Refused
+ToServer = Register | Deliver | MailboxToServer
 
 _encoder = msgspec.msgpack.Encoder()
 _to_peer = msgspec.msgpack.Decoder(ToPeer)
@@ -153,6 +236,14 @@ def decode_to_peer(data: bytes | str) -> ToPeer:
             correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH and len(body) <= MAX_BODY
         case Undeliverable(to=peer, session=session):
             correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH
+        case MailboxOpened(number=number, lifetime=lifetime, longest=longest):
+            correct = _is_mailbox(number) and 0 < lifetime < math.inf and 0 < longest < math.inf
+        case MailboxTaken(number=number, peer=peer):
+            correct = _is_mailbox(number) and len(peer) == KEY_LENGTH
+        case MailboxBody(number=number, peer=peer, body=body):
+            correct = _is_mailbox(number) and len(peer) == KEY_LENGTH and len(body) <= MAX_MAILBOX_BODY
+        case MailboxClosed(number=number):
+            correct = number == 0 or _is_mailbox(number)
         case Refused(text=text):
             correct = len(text) <= _MAX_TEXT and text.isprintable()
     return _correct(message, correct)
@@ -166,7 +257,17 @@ def decode_to_server(data: bytes | str) -> ToServer:
             correct = version != VERSION or (len(peer) == KEY_LENGTH and len(signature) == SIGNATURE_LENGTH)
         case Deliver(to=peer, session=session, body=body):
             correct = len(peer) == KEY_LENGTH and len(session) == SESSION_LENGTH and len(body) <= MAX_BODY
+        case OpenMailbox(body=body):
+            correct = len(body) <= MAX_MAILBOX_BODY
+        case PutMailbox(number=number, body=body):
+            correct = _is_mailbox(number) and len(body) <= MAX_MAILBOX_BODY
+        case AttendMailbox(number=number) | ClaimMailbox(number=number) | CloseMailbox(number=number):
+            correct = _is_mailbox(number)
     return _correct(message, correct)
+
+
+def _is_mailbox(number: int) -> bool:
+    return 0 < number <= MAX_MAILBOX
 
 
 def _correct_relays(relays: tuple[RelayServer, ...]) -> bool:
