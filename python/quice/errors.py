@@ -265,6 +265,49 @@ class TicketError(Error, ValueError):
         super().__init__(f"not a valid ticket: {reason}. Copy it again, whole, as `quice send` printed it")
 
 
+class CodeError(Error):
+    """A code did not bring two peers together. The base of the ways in which that fails."""
+
+
+class InvalidCodeError(CodeError, ValueError):
+    """A text is not a code."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(
+            f"not a code: {text[:80]!r} ({reason}). A code is a number and two words, such as 7-crossover-clockwork"
+        )
+
+
+class WrongCodeError(CodeError):
+    """The two sides do not know the same code, or somebody between them has taken the place of one. It is burnt."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the code is wrong, or somebody else has tried to guess it. It is of no use any more: ask for a new one"
+        )
+
+
+class CodeGoneError(CodeError):
+    """The server has no such code for this peer (any more)."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{reason}. A code is good for one try, and as long as the other side waits: ask for a new one, and check "
+            "that both sides name the same server"
+        )
+
+
+class CodeLimitError(CodeError):
+    """The server lets this peer, or its network, have or try no more codes for now."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server takes no more codes from this network for now, for there were too many. Wait a minute, and try "
+            "again"
+        )
+
+
 class TransferError(Error):
     """Files could not be transferred. The base of the ways in which that fails."""
 
