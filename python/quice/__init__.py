@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from quice.path import Path, PathChanged, PathClosed, PathEvent, PathKind, PathOpened, PathStatusChanged
     from quice.policy import Policy
     from quice.relaying import RelayServer
+    from quice.signal.codes import Code
+    from quice.signal.mailbox import OfferedCode, Paired
     from quice.stream import Stream
 
 # Where each name is. It is imported when it is asked for: pytest loads `quice.sim.pytest_plugin`, and so this package,
@@ -27,6 +29,7 @@ _MODULES = {
     "Candidate": "ice",
     "CandidateKind": "ice",
     "Checks": "checks",
+    "Code": "signal.codes",
     "Connection": "connection",
     "ConnectionStats": "connection",
     "Endpoint": "endpoint",
@@ -34,6 +37,8 @@ _MODULES = {
     "Identity": "identity",
     "ManualAnswer": "manual",
     "ManualOffer": "manual",
+    "OfferedCode": "signal.mailbox",
+    "Paired": "signal.mailbox",
     "Path": "path",
     "PathChanged": "path",
     "PathClosed": "path",
@@ -53,6 +58,7 @@ __all__ = [
     "Candidate",
     "CandidateKind",
     "Checks",
+    "Code",
     "Connection",
     "ConnectionStats",
     "Endpoint",
@@ -61,6 +67,8 @@ __all__ = [
     "Identity",
     "ManualAnswer",
     "ManualOffer",
+    "OfferedCode",
+    "Paired",
     "Path",
     "PathChanged",
     "PathClosed",

@@ -36,7 +36,9 @@ from quice.manual import ManualAnswer, ManualOffer
 from quice.policy import Policy, PolicyName
 from quice.relaying import RelayServer
 from quice.session import tag_of
+from quice.signal.codes import Code
 from quice.signal.interface import Signalling
+from quice.signal.mailbox import Mailboxes, OfferedCode, Paired
 from quice.signal.messages import Establish
 from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
 from quice.surroundings import Surroundings
@@ -245,6 +247,36 @@ class Endpoint:
             )
         connection.connect_seconds = self._loop.time() - started
         return connection
+
+    async def offer_code(self, payload: bytes = b"") -> OfferedCode:
+        """Have a short code like `7-crossover-clockwork`, for one person to tell another:
+
+            code = await endpoint.offer_code()
+            print(code)
+            peer, payload = await code.wait()
+
+        Whoever enters it, in an `enter_code` at the same server, gets `payload` (256 bytes at most) and this endpoint's
+        PeerId, and this side gets theirs; nobody else learns or changes any of it, the server neither. A code is good
+        for one try, so that a guess succeeds once in 65,536 times and never unseen.
+
+        Raises `CodeLimitError`, `ServerUnreachableError`, and `NoServerError`.
+        """
+        return await self._mailboxes.offer(payload)
+
+    async def enter_code(self, code: Code | str, payload: bytes = b"") -> Paired:
+        """Meet the peer that has offered this code. It gets `payload`, 256 bytes at most.
+
+        Raises `InvalidCodeError` for a text that is no code; `WrongCodeError`, of which the other side is told as well;
+        `CodeGoneError`, `CodeLimitError`, `ServerUnreachableError`, and `NoServerError`.
+        """
+        return await self._mailboxes.enter(Code.parse(code) if isinstance(code, str) else code, payload)
+
+    @property
+    def _mailboxes(self) -> Mailboxes:
+        self._raise_if_closed()
+        if self._surroundings.rendezvous is None:
+            raise NoServerError
+        return self._surroundings.rendezvous.mailboxes
 
     def _on_session(self, signalling: RendezvousSignalling) -> None:
         self._surroundings.spawn(self._respond_quietly(signalling), "quice response")

@@ -118,6 +118,8 @@ async def test_each_side_puts_one_body_and_no_second(service: Service) -> None:
 
 async def test_what_may_have_been_lost_is_said_again(service: Service) -> None:
     number = await service.opened()
+    assert await service.opened() == number
+    assert await service.opened(body=b"another") != number
     assert await service.say(ALICE, AttendMailbox(number=number)) == []
     claim, answer = ClaimMailbox(number=number), PutMailbox(number=number, body=b"answer")
     assert await service.say(BOB, claim) == await service.say(BOB, claim)
@@ -193,9 +195,9 @@ async def test_a_peer_has_so_many_mailboxes_and_an_address_too(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules, "OPENINGS_BY_SOURCE", Limit(1000, 0.0))
-    opened = [await service.opened(ALICE) for _ in range(rules.MAX_BY_PEER)]
-    assert await service.say(ALICE, OpenMailbox(body=b"")) == limited(ALICE, 0)
-    assert await service.say(ALICE, OpenMailbox(body=b""), "192.0.2.2") == limited(ALICE, 0)
+    opened = [await service.opened(ALICE, bytes([number])) for number in range(rules.MAX_BY_PEER)]
+    assert await service.say(ALICE, OpenMailbox(body=b"more")) == limited(ALICE, 0)
+    assert await service.say(ALICE, OpenMailbox(body=b"more"), "192.0.2.2") == limited(ALICE, 0)
     for _ in range(rules.MAX_BY_SOURCE - rules.MAX_BY_PEER):
         await service.opened(Identity.generate().peer)
     assert await service.say(BOB, OpenMailbox(body=b"")) == limited(BOB, 0)
@@ -206,9 +208,7 @@ async def test_a_peer_has_so_many_mailboxes_and_an_address_too(
 
 async def test_the_server_has_so_many_mailboxes_in_all(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MAX_MAILBOXES", 3)
-    number = await service.opened()
-    for _ in range(2):
-        await service.opened()
+    number, *_ = [await service.opened(body=bytes([number])) for number in range(3)]
     assert await service.say(BOB, OpenMailbox(body=b"")) == limited(BOB, 0)
     await service.say(ALICE, CloseMailbox(number=number))
     assert await service.say(BOB, OpenMailbox(body=b"")) == limited(BOB, 0), "a number that rests takes room, too"

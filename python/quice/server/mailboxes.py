@@ -13,7 +13,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from quice.identity import PeerId
 from quice.signal.protocol import (
@@ -94,8 +94,8 @@ class MailboxStore(Protocol):
     """Where mailboxes are kept. Each call is atomic, and None means that there is nothing to be had for this peer."""
 
     async def open(self, opener: PeerId, source: str, body: bytes) -> int | None:
-        """Make a mailbox under a number of `numbers` that is free; None when there may be no more of this peer, from
-        this source, or at all.
+        """Make a mailbox under a number of `numbers` that is free, unless this peer has one with this body already, and
+        return its number. None when there may be no more of this peer, from this source, or at all.
         """
 
     async def attend(self, number: int, opener: PeerId) -> Mailbox | None:
@@ -225,7 +225,7 @@ class MemoryMailboxes:
         self._entries: dict[int, _Entry] = {}
         self._ends: list[tuple[float, int]] = []
         """When to look at an entry again; no later than it ends."""
-        self._by_peer: Counter[PeerId] = Counter()
+        self._by_peer: dict[PeerId, set[int]] = {}
         self._by_source: Counter[str] = Counter()
         self._allowed: dict[str, float] = {}
         """When as much as was used of a limit is there again."""
@@ -234,22 +234,21 @@ class MemoryMailboxes:
     def __len__(self) -> int:
         """How many mailboxes are open."""
         self._sweep()
-        return self._by_peer.total()
+        return self._by_source.total()
 
     async def open(self, opener: PeerId, source: str, body: bytes) -> int | None:
         """See `MailboxStore`."""
         now = self._sweep()
-        if (
-            self._by_peer[opener] >= MAX_BY_PEER
-            or self._by_source[source] >= MAX_BY_SOURCE
-            or len(self._entries) >= MAX_MAILBOXES
-        ):
+        own = self._by_peer.get(opener, set())
+        if (there := next((number for number in own if self._entries[number].mailbox.body == body), None)) is not None:
+            return there
+        if len(own) >= MAX_BY_PEER or self._by_source[source] >= MAX_BY_SOURCE or len(self._entries) >= MAX_MAILBOXES:
             return None
         number = next((number for number in numbers(self._rng) if number not in self._entries), None)
         if number is not None:
             self._entries[number] = _Entry(Mailbox(opener, body), source, opened=now, ends=now)
             self._until(number, now + LIFETIME)
-            self._by_peer[opener] += 1
+            self._by_peer.setdefault(opener, set()).add(number)
             self._by_source[source] += 1
         return number
 
@@ -310,8 +309,13 @@ class MemoryMailboxes:
     def _rest(self, number: int, since: float) -> None:
         entry = self._entries[number]
         entry.rests = True
-        _count_down(self._by_peer, entry.mailbox.opener)
-        _count_down(self._by_source, entry.source)
+        own = self._by_peer[entry.mailbox.opener]
+        own.remove(number)
+        if not own:
+            del self._by_peer[entry.mailbox.opener]
+        self._by_source[entry.source] -= 1
+        if not self._by_source[entry.source]:
+            del self._by_source[entry.source]
         self._until(number, since + REST)
 
     def _sweep(self) -> float:
@@ -330,13 +334,3 @@ class MemoryMailboxes:
             else:
                 self._rest(number, entry.ends)
         return now
-
-
-KeyT = TypeVar("KeyT", PeerId, str)
-
-
-def _count_down(counter: Counter[KeyT], key: KeyT) -> None:
-    """One less, and nothing that is left of none."""
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]

@@ -43,18 +43,18 @@ class Code:
             raise InvalidCodeError(text, "these two words are never together")
         return cls(int(number), (words[0], words[1]))
 
-    @property
-    def password(self) -> bytes:
-        """What both sides must know."""
-        return "-".join(self.words).encode()
-
     def __str__(self) -> str:
-        return f"{self.number}-{'-'.join(self.words)}"
+        return "-".join((str(self.number), *self.words))
 
 
 def random_words(rng: Random) -> tuple[str, str]:
     """A pair of words, each pair as likely as any other."""
     return FIRST[rng.getrandbits(8)], SECOND[rng.getrandbits(8)]
+
+
+def password_of(words: tuple[str, str]) -> bytes:
+    """What both sides of a mailbox must know."""
+    return "-".join(words).encode()
 
 
 def _perhaps(word: str) -> str:

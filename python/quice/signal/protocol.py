@@ -127,7 +127,9 @@ class Refused(_Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class OpenMailbox(_Message, frozen=True, kw_only=True, tag="open_mailbox"):
-    """Peer: give me a mailbox with a number, and keep this body in it for the one who claims it."""
+    """Peer: give me a mailbox with a number, and keep this body in it for the one who claims it. With the same body
+    again, it is about the same mailbox.
+    """
 
     body: bytes
 

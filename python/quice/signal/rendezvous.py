@@ -18,11 +18,16 @@ from quice.errors import InvalidPeerIdError, PeerUnreachableError, ServerUnreach
 from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.signal import protocol, servers
+from quice.signal.mailbox import Mailboxes
 from quice.signal.messages import Bye, Message, Opening, SignalDecodeError, decode, encode
 from quice.signal.protocol import (
     SESSION_LENGTH,
     Deliver,
     Delivered,
+    MailboxBody,
+    MailboxClosed,
+    MailboxOpened,
+    MailboxTaken,
     ProtocolDecodeError,
     Refused,
     Register,
@@ -248,6 +253,7 @@ class RendezvousClient:
         """When a server was reached again after one was lost."""
         # In order, as a set would not be.
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self.mailboxes = Mailboxes(identity.peer, self._rng, self._send, self._spawn, lambda: self.url)
 
     async def start(self) -> None:
         """Register. Raises `ServerUnreachableError` when that fails; later losses are mended quietly."""
@@ -287,6 +293,7 @@ class RendezvousClient:
     async def close(self) -> None:
         """Leave the server; all sessions end."""
         self._trouble, self._closed = "this endpoint is closed", True
+        await self.mailboxes.close()
         registration = self._set(None)
         for session in list(self._sessions.values()):
             await session.close()
@@ -374,6 +381,7 @@ class RendezvousClient:
         self._lost = False
         previous = self._set(registration)
         self._spawn(self._read(registration), "quice rendezvous")
+        self._spawn(self.mailboxes.repeat(), "quice mailboxes")
         if previous is not None:
             self._spawn(_retire(previous.websocket), "quice rendezvous before")
 
@@ -495,6 +503,8 @@ class RendezvousClient:
                 self._take_relays(relays, greeting)
             case Undeliverable():
                 self._undeliverable(PeerId(message.to), message.session)
+            case MailboxOpened() | MailboxTaken() | MailboxBody() | MailboxClosed():
+                self.mailboxes.receive(message)
             case _:
                 logger.debug("unexpected from the server: %s", type(message).__name__)
 
