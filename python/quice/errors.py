@@ -25,6 +25,33 @@ class InvalidPeerIdError(Error, ValueError):
         )
 
 
+class PeerBookError(Error):
+    """The file with the names of peers can't be used."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the peers in {path} can't be read or stored: {reason}. Mend the file, or move it away")
+
+
+class PeerNameError(Error, ValueError):
+    """A text can't be the name of a peer."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"not a name for a peer: {name[:80]!r}. Take letters and digits, with dots and dashes between, 64 at most"
+        )
+
+
+class UnknownPeerError(Error):
+    """No peer has this name."""
+
+    def __init__(self, name: str, near: str | None = None) -> None:
+        perhaps = f" (perhaps {near!r} is meant)" if near else ""
+        super().__init__(
+            f"no peer is called {name[:80]!r}{perhaps}. `quice peers` lists those that have names, and `quice pair` "
+            "gives one to another"
+        )
+
+
 class EndpointClosedError(Error):
     """The endpoint was closed, by this program."""
 
