@@ -314,6 +314,16 @@ class WrongCodeError(CodeError):
         )
 
 
+class GuessedCodesError(CodeError):
+    """One wrong code after the other was tried."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"{count} wrong codes were tried, one after the other: perhaps somebody guesses. Find out who tries, and "
+            "run the command again"
+        )
+
+
 class CodeGoneError(CodeError):
     """The server has no such code for this peer (any more)."""
 
@@ -399,6 +409,16 @@ class WrongTicketError(TransferError):
     def __init__(self) -> None:
         super().__init__(
             "a receiver came without the right ticket. Copy the ticket again, whole, as `quice send` printed it"
+        )
+
+
+class NotPairedError(TransferError):
+    """The receiver takes nothing from this peer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the other side takes nothing from this machine: it does not know it, or waits for others alone. Pair "
+            "again (`quice pair`), or look at the --from of its `quice receive`"
         )
 
 

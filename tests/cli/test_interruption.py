@@ -82,7 +82,7 @@ async def test_with_bars_on_standard_error_they_are_all_that_is_there(
     async with quice("send", file, "--server", url) as send:
         while not (line := await send.line()).strip().startswith("quice receive "):
             assert line
-        async with quice("receive", line.split()[2], "--out", out) as receive:
+        async with quice(*line.split()[1:], "--out", out) as receive:
             assert "path" in await receive.line()
             while not out.exists():
                 await asyncio.sleep(0.01)

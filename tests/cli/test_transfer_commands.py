@@ -73,8 +73,7 @@ async def test_people_get_a_command_to_copy_and_a_result(url: str, source: Path,
     async with quice("send", source / "file", "--server", url) as send:
         while not (line := await send.line()).strip().startswith("quice receive "):
             assert line
-        ticket = line.split()[2]
-        status, output, errors = await run("receive", ticket, "--out", out)
+        status, output, errors = await run(*line.split()[1:], "--out", out)
         assert status == 0, errors
         assert " path to " in output
         assert "received 7 bytes in " in output

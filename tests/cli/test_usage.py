@@ -39,7 +39,7 @@ def call(*arguments: str) -> Result:
 
 def test_help_names_every_command_and_each_has_help_of_its_own() -> None:
     text = call("--help").stdout
-    for command in ("serve", "id", "send", "receive", "ping", "connect"):
+    for command in ("serve", "id", "send", "receive", "pair", "peers", "ping", "connect"):
         assert command in text
         result = call(command, "--help")
         assert result.exit_code == 0
@@ -94,6 +94,14 @@ WRONG = {
         "Copy it again",
     ),
     "a ticket with markup": (("receive", "quice1[bold]"), "ticket", "characters that no ticket has"),
+    "half a code": (("receive", "7-crossover", "--server", "ws://h"), "invalid_code", "two words"),
+    "a code without its number": (("receive", "crossover-clockwork"), "invalid_code", "begins with a number"),
+    "a mistyped code": (("pair", "7-crosover-clockwork", "--server", "ws://h"), "invalid_code", "perhaps 'crossover'"),
+    "a code, and somebody to wait for": (("receive", "7-crossover-clockwork", "--from", "laptop"), "usage", "--from"),
+    "nobody to wait for": (("receive", "--server", "ws://h"), "usage", "`quice pair`"),
+    "a stranger to wait for": (("receive", "--from", "laptop"), "unknown_peer", "`quice peers` lists"),
+    "a stranger to send to": (("send", "x", "--to", "laptop"), "unknown_peer", "`quice peers` lists"),
+    "a name that is none": (("pair", "--name", "a b", "--server", "ws://h"), "peer_name", "'a b'"),
     "half a ticket to ping": (("ping", TICKET[:50]), "ticket", "Copy it again"),
     "no peer id": (("ping", "[bold]somebody[/]", "--server", "ws://h"), "invalid_peer_id", "'[bold]somebody[/]'"),
     "a relay without a password": (

@@ -10,6 +10,8 @@ import typer
 
 from quice.cli.connect import connect
 from quice.cli.identity import identity
+from quice.cli.pair import pair
+from quice.cli.peers import peers
 from quice.cli.ping import ping
 from quice.cli.receive import receive
 from quice.cli.send import send
@@ -25,6 +27,8 @@ app.command()(serve)
 app.command("id")(identity)
 app.command()(send)
 app.command()(receive)
+app.command()(pair)
+app.command()(peers)
 app.command()(ping)
 app.command()(connect)
 

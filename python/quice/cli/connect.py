@@ -105,7 +105,7 @@ class _Call:
         ticket = None if self.listens or self.manual or self.text is None else Ticket.parse(self.text)
         # Who listens is the same peer each time; who connects is nobody in particular.
         identity = own_identity(identity_file) if self.listens else Identity.generate()
-        servers = None if self.manual else server_urls(self.servers, ticket)
+        servers = None if self.manual else server_urls(self.servers, [] if ticket is None else [ticket.server])
         async with Endpoint.bind(
             identity,
             server=servers,

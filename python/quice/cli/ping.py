@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quice.cli.output import Output
-from quice.cli.runner import IdentityFile, Json, Server, own_identity, run, server_urls
+from quice.cli.runner import IdentityFile, Json, Server, own_identity, peer_book, run, server_urls
 from quice.cli.watch import live_paths, path_changes
 from quice.cli.ways import PolicyOption, RelayPassword, RelayUri, RelayUser, Ways
 from quice.policy import Policy
@@ -26,7 +26,9 @@ _COUNT = 4
 
 
 def ping(
-    peer: Annotated[str | None, typer.Argument(metavar="PEER", help="A peer id or a ticket.")] = None,
+    peer: Annotated[
+        str | None, typer.Argument(metavar="PEER", help="The name of a paired peer, a peer id or a ticket.")
+    ] = None,
     count: Annotated[
         int | None, typer.Option("--count", "-c", min=1, help="How many pings: 4, or with --watch no end of them.")
     ] = None,
@@ -48,7 +50,11 @@ def ping(
     else:
         if count is None and not watch:
             count = _COUNT
-        run(output, _ping(output, peer, server, ways, _Pings(count, interval), watch), interrupted=0 if watch else 1)
+        run(
+            output,
+            _ping(output, peer, server, ways, identity, _Pings(count, interval), watch),
+            interrupted=0 if watch else 1,
+        )
 
 
 async def _answer(output: Output, server: list[str] | None, ways: Ways, identity: IdentityFile) -> None:
@@ -79,14 +85,25 @@ async def _answer(output: Output, server: list[str] | None, ways: Ways, identity
             task.add_done_callback(tasks.discard)
 
 
-async def _ping(output: Output, text: str, server: list[str] | None, ways: Ways, pings: _Pings, watch: bool) -> None:
+async def _ping(
+    output: Output,
+    text: str,
+    server: list[str] | None,
+    ways: Ways,
+    identity: IdentityFile,
+    pings: _Pings,
+    watch: bool,
+) -> None:
     from quice.endpoint import Endpoint
     from quice.identity import PeerId
     from quice.ticket import Ticket
 
-    if text.strip().lower().startswith("quice1"):
+    named = [known for known in peer_book(identity) if known.name == text.strip().lower()]
+    if named:
+        peer, servers = named[0].peer, server_urls(server, named[0].servers)
+    elif text.strip().lower().startswith("quice1"):
         ticket = Ticket.parse(text)
-        peer, servers = ticket.peer, server_urls(server, ticket)
+        peer, servers = ticket.peer, server_urls(server, [ticket.server])
     else:
         peer, servers = PeerId.parse(text), server_urls(server)
     async with Endpoint.bind(server=servers, relays=ways.relays) as endpoint:

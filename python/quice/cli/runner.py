@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -13,9 +13,18 @@ from urllib.parse import urlsplit
 import typer
 
 from quice.cli.output import Output
-from quice.errors import DescriptionError, Error, InvalidPeerIdError, ServerUriError, TicketError
+from quice.errors import (
+    DescriptionError,
+    Error,
+    InvalidCodeError,
+    InvalidPeerIdError,
+    PeerNameError,
+    ServerUriError,
+    TicketError,
+    UnknownPeerError,
+)
 from quice.identity import Identity
-from quice.ticket import Ticket
+from quice.peers import PeerBook
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Server = Annotated[
@@ -23,7 +32,7 @@ Server = Annotated[
     typer.Option(
         "--server",
         metavar="URL",
-        help="The rendezvous server (ws:// or wss://); else the ticket's own, or "
+        help="The rendezvous server (ws:// or wss://); else that of the ticket or of the named peer, or "
         "the environment variable QUICE_SERVER. Given several times: the first that answers.",
     ),
 ]
@@ -37,7 +46,16 @@ class UsageError(Error):
     """The command was called in a way that makes no sense."""
 
 
-_WRONG_USE = (UsageError, DescriptionError, TicketError, InvalidPeerIdError, ServerUriError)
+_WRONG_USE = (
+    UsageError,
+    DescriptionError,
+    TicketError,
+    InvalidCodeError,
+    InvalidPeerIdError,
+    PeerNameError,
+    ServerUriError,
+    UnknownPeerError,
+)
 
 
 def run(output: Output, main: Coroutine[Any, Any, None], *, interrupted: int = 1) -> None:
@@ -60,13 +78,13 @@ async def _until_signal(main: Coroutine[Any, Any, None]) -> None:
     await task
 
 
-def server_urls(given: list[str] | None, ticket: Ticket | None = None) -> list[str]:
-    """The servers to use: those given, else the ticket's, at which its peer is to be found, else those of QUICE_SERVER,
+def server_urls(given: list[str] | None, known: Sequence[str] = ()) -> list[str]:
+    """The servers to use: those given, else those at which the peer is known to be found, else those of QUICE_SERVER,
     with spaces between.
 
     Raises `UsageError` when there is none, or what is named is none.
     """
-    named = given or ([ticket.server] if ticket is not None else os.environ.get("QUICE_SERVER", "").split())
+    named = given or known or os.environ.get("QUICE_SERVER", "").split()
     if not named:
         raise UsageError("no rendezvous server is named: use --server URL or QUICE_SERVER (`quice serve` runs one)")
     return [_server_url(server) for server in named]
@@ -90,7 +108,16 @@ def _server_url(server: str) -> str:
 
 def own_identity(path: Path | None) -> Identity:
     """The user's identity, made on first use. Raises `IdentityError`."""
-    if path is None:
-        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-        path = Path(base) / "quice" / "identity"
-    return Identity.load_or_generate(path)
+    return Identity.load_or_generate(_identity_path(path))
+
+
+def peer_book(path: Path | None) -> PeerBook:
+    """The peers that the user has names for; they are kept beside the identity, which `path` names."""
+    return PeerBook(_identity_path(path).parent / "peers.json")
+
+
+def _identity_path(path: Path | None) -> Path:
+    if path is not None:
+        return path
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "quice" / "identity"

@@ -1,41 +1,38 @@
-"""`quice send`: offer files to whoever has the ticket."""
+"""`quice send`: offer files to whoever has the code or the ticket, or bring them to a peer by its name."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quice.cli.output import Output, in_words
-from quice.cli.runner import Json, Server, run, server_urls
-from quice.cli.watch import path_changes
+from quice.cli.output import Output
+from quice.cli.push import push
+from quice.cli.runner import IdentityFile, Json, Server, run, server_urls
+from quice.cli.sending import Sent, collected, serve, tell_sent
 from quice.cli.ways import PolicyOption, RelayPassword, RelayUri, RelayUser, Ways
 from quice.policy import Policy
 
 if TYPE_CHECKING:
-    from quice.connection import Connection
     from quice.endpoint import Endpoint
+    from quice.signal.codes import Code
     from quice.transfer.sources import Source
 
-_GOODBYE = 5.0
-"""Seconds for the receiver to close the connection after it has everything."""
-
-
-@dataclass(frozen=True)
-class _Result:
-    bytes: int
-    seconds: float
-    connect_seconds: float
+_GONE = "the receiver is gone; it can go on by the same command"
 
 
 def send(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders to send.")],
+    to: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Send to this peer, paired with before, without a code.")
+    ] = None,
+    ticket: Annotated[
+        bool, typer.Option("--ticket", help="Print a ticket instead of a code: long, but it names the server.")
+    ] = False,
+    identity: IdentityFile = None,
     server: Server = None,
     relay: RelayUri = None,
     relay_user: RelayUser = None,
@@ -43,42 +40,51 @@ def send(
     policy: PolicyOption = Policy.AUTO,
     json: Json = False,
 ) -> None:
-    """Send files and folders: prints a ticket, and stays until the transfer is over."""
+    """Send files and folders: prints a code to tell the other side, and stays until somebody has everything."""
     output = Output(json)
-    run(output, _send(output, paths, server, Ways.of(policy, relay, relay_user, relay_password)))
+    ways = Ways.of(policy, relay, relay_user, relay_password)
+    if to is not None:
+        run(output, push(output, paths, to, server, ways, identity))
+    else:
+        run(output, _send(output, paths, server, ways, by_code=not ticket))
 
 
-async def _send(output: Output, paths: list[Path], server: list[str] | None, ways: Ways) -> None:
+async def _send(output: Output, paths: list[Path], server: list[str] | None, ways: Ways, *, by_code: bool) -> None:
+    from quice.cli.codes import Fetch, Files, offer
     from quice.endpoint import Endpoint
     from quice.ticket import SECRET_LENGTH, Ticket
-    from quice.transfer.disk import in_thread
     from quice.transfer.messages import ALPN
-    from quice.transfer.sources import collect
 
     servers, relays = server_urls(server), ways.relays
-
-    def skipped(path: Path, why: str) -> None:
-        output.event("skipped", f"not sent: {str(path)!r} is {why}", path=str(path), reason=why)
-
-    sources = await in_thread(lambda stop: collect(paths, skipped, stop))
+    sources = await collected(output, paths)
     async with Endpoint.bind(server=servers, alpns=[ALPN], relays=relays, policy=ways.policy) as endpoint:
         ticket = Ticket(endpoint.peer, endpoint.server, secrets.token_bytes(SECRET_LENGTH))
-        output.event("ticket", f"On the other machine:\n\n    quice receive {ticket}\n", ticket=str(ticket))
-        result = await _offer(output, endpoint, sources, ticket.secret)
-    output.event(
-        "done",
-        in_words("sent", result.bytes, result.seconds),
-        bytes=result.bytes,
-        seconds=round(result.seconds, 6),
-        connect_seconds=round(result.connect_seconds, 6),
-    )
+        command = f"On the other machine:\n\n    quice receive {ticket}\n"
+        output.event("ticket", None if by_code else command, ticket=str(ticket))
+
+        def words(code: Code) -> str:
+            return f"On the other machine:\n\n    quice receive {code}{server_option(server)}\n"
+
+        async def offer_codes() -> None:
+            if by_code:
+                await offer(output, endpoint, Files(secret=ticket.secret), Fetch, words)
+
+        result = await _offer(output, endpoint, sources, ticket.secret, asyncio.create_task(offer_codes()))
+    tell_sent(output, result)
 
 
-async def _offer(output: Output, endpoint: Endpoint, sources: list[Source], secret: bytes) -> _Result:
+def server_option(server: list[str] | None) -> str:
+    """What the other side has to add to a command, for it does not know what was given on this command line."""
+    return "".join(f" --server {url}" for url in server or ())
+
+
+async def _offer(
+    output: Output, endpoint: Endpoint, sources: list[Source], secret: bytes, codes: asyncio.Task[None]
+) -> Sent:
     """Serve receivers, several at once, until one of them has everything."""
-    finished: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+    finished: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
 
-    def ended(task: asyncio.Task[_Result | None]) -> None:
+    def ended(task: asyncio.Task[Sent | None]) -> None:
         tasks.discard(task)
         if finished.done() or task.cancelled():
             return
@@ -87,41 +93,23 @@ async def _offer(output: Output, endpoint: Endpoint, sources: list[Source], secr
         elif (result := task.result()) is not None:
             finished.set_result(result)
 
+    def no_more_codes(task: asyncio.Task[None]) -> None:
+        if not (finished.done() or task.cancelled()) and (error := task.exception()) is not None:
+            finished.set_exception(error)
+
     async def accept() -> None:
         async for connection in endpoint:
-            task = asyncio.create_task(_serve(output, connection, sources, secret))
+            task = asyncio.create_task(serve(output, connection, sources, secret, _GONE))
             tasks.add(task)
             task.add_done_callback(ended)
 
-    tasks: set[asyncio.Task[_Result | None]] = set()
+    tasks: set[asyncio.Task[Sent | None]] = set()
+    codes.add_done_callback(no_more_codes)
     accepting = asyncio.create_task(accept())
     try:
         return await finished
     finally:
-        everything = [accepting, *tasks]
+        everything = [accepting, codes, *tasks]
         for task in everything:
             task.cancel()
         await asyncio.gather(*everything, return_exceptions=True)
-
-
-async def _serve(output: Output, connection: Connection, sources: list[Source], secret: bytes) -> _Result | None:
-    """Serve one receiver; None when it does not come to an end."""
-    from quice.errors import ConnectionClosedError, Error
-    from quice.transfer.sender import serve_stream
-
-    started = time.monotonic()
-    async with connection, path_changes(output, connection):
-        try:
-            stream = await connection.accept_stream()
-            with output.progress("sending") as progress:
-                sent = await serve_stream(stream, sources, progress, secret=secret)
-        except Error as error:
-            if not isinstance(error, ConnectionClosedError):
-                output.error(error)
-            output.event("interrupted", "the receiver is gone; it can go on with the same ticket")
-            return None
-        seconds = time.monotonic() - started
-        # The receiver closes once it knows that we know.
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(connection.wait_closed(), _GOODBYE)
-    return _Result(sent, seconds, connection.connect_seconds)

@@ -1,9 +1,9 @@
 """What sender and receiver of files say to each other, on one bidirectional stream.
 
-The receiver opens the stream with `Fetch`; the sender answers with `Manifest`. The receiver sends `Wants`; for
-each file wanted, in that order, the sender sends `FileHeader`, the bytes from its offset to the end, and the
-BLAKE3 digest of the whole file. The receiver closes with `Done`, or either side ends it with `Abort`.
-A message is four bytes of length, big-endian, and a MessagePack struct.
+The receiver opens the stream with `Fetch`, whichever of the two has made the connection; the sender answers with
+`Manifest`. The receiver sends `Wants`; for each file wanted, in that order, the sender sends `FileHeader`, the bytes
+from its offset to the end, and the BLAKE3 digest of the whole file. The receiver closes with `Done`, or either side
+ends it with `Abort`. A message is four bytes of length, big-endian, and a MessagePack struct.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from quice.errors import PeerClosedError, RemoteFileError, TransferError, Transf
 from quice.stream import Stream
 
 ALPN = "quice-transfer/1"
+"""For connections that receivers make."""
+PUSH_ALPN = "quice-push/1"
+"""For those that senders make, with peers who know them."""
 VERSION = 1
 DIGEST_LENGTH = 32
 MAX_MESSAGE = 64 << 20
@@ -28,6 +31,8 @@ BLOCK = 1 << 20
 """Bytes read, hashed and sent at a time."""
 ABORTED = 1
 """The code with which a connection is closed by the side that can't go on."""
+NOT_PAIRED = 2
+"""The code with which a receiver closes the connection of a sender that it does not know."""
 _MAX_REASON = 300
 
 

@@ -1,0 +1,46 @@
+"""The receiving side of a transfer, whoever has made the connection."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quice.cli.output import Output, in_words
+from quice.cli.watch import path_changes
+
+if TYPE_CHECKING:
+    from quice.connection import Connection
+
+
+async def receive_all(
+    output: Output,
+    connection: Connection,
+    out: Path,
+    *,
+    overwrite: bool,
+    secret: bytes = b"",
+    sender: str | None = None,
+) -> None:
+    """Fetch all that the other side has, close the connection, and tell. `sender`: the peer's name, if it has one.
+
+    Raises as `fetch` does.
+    """
+    from quice.transfer.receiver import fetch
+
+    started = time.monotonic()
+    async with path_changes(output, connection):
+        stream = await connection.open_stream()
+        with output.progress("receiving") as progress:
+            received = await fetch(stream, out, progress, secret=secret, overwrite=overwrite)
+    seconds = time.monotonic() - started
+    connection.close()
+    verb = "received" if sender is None else f"received from {sender}"
+    output.event(
+        "done",
+        in_words(verb, received.bytes, seconds),
+        bytes=received.bytes,
+        seconds=round(seconds, 6),
+        connect_seconds=round(connection.connect_seconds, 6),
+        **({} if sender is None else {"name": sender, "peer": str(connection.peer)}),
+    )
