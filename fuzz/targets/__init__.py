@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import engine, ice, messages, relay, seal, stun, texts, turn
+from fuzz.targets import codes, engine, ice, messages, relay, seal, stun, texts, turn
 
 TARGETS: tuple[Target, ...] = (
     *stun.TARGETS,
@@ -12,6 +12,7 @@ TARGETS: tuple[Target, ...] = (
     *messages.TARGETS,
     *seal.TARGETS,
     *texts.TARGETS,
+    *codes.TARGETS,
     *engine.TARGETS,
     *relay.TARGETS,
 )
