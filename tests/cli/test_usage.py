@@ -52,6 +52,7 @@ def test_help_names_every_command_and_each_has_help_of_its_own() -> None:
         (),
         ("nonsense",),
         ("send",),
+        ("send", "x", "--ticket", "--to", "laptop"),
         ("receive",),
         ("ping", "--count", "0"),
         ("connect",),

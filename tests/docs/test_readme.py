@@ -65,12 +65,14 @@ class Shell:
     def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
         self._folder = folder
         self._stack = stack
-        self._environment = {"QUICE_IDENTITY": str(folder / "identity")}
+        self._environment = {"QUICE_IDENTITY": str(folder / "desktop" / "identity")}
         self._known: dict[str, str] = {}
 
     async def run(self, line: str) -> None:
         """Run a line, for whose words the values are put in that are known by now."""
         words = [self._known.get(word, word) for word in shlex.split(line, comments=True)]
+        machine = "laptop" if "# on the laptop" in line else "desktop"
+        self._environment["QUICE_IDENTITY"] = str(self._folder / machine / "identity")
         match words:
             case ["export", setting]:
                 name, _, value = setting.partition("=")
@@ -78,16 +80,28 @@ class Shell:
             case ["quice", "serve"]:
                 command = await self._start("serve", "--host", "127.0.0.1", "--port", "0", "--stun-port", "0")
                 self._known[URL] = (await command.event("ready"))["url"]
+            case ["quice", "send", *_, "--to", _]:
+                await self._finish(words[1:])
             case ["quice", "send", *names]:
                 command = await self._start("send", *names)
                 self._known["TICKET"] = (await command.event("ticket"))["ticket"]
+                if "--ticket" not in names:
+                    self._known["7-crossover-clockwork"] = (await command.event("code"))["code"]
+            case ["quice", "pair", "--name", name]:
+                command = await self._start("pair", "--name", name)
+                self._known["8-magnetic-waffle"] = (await command.event("code"))["code"]
+            case ["quice", "receive", "--out", folder]:
+                await (await self._start("receive", "--out", folder)).event("waiting")
             case ["quice", "ping"]:
                 self._known["PEER"] = (await (await self._start("ping")).event("ticket"))["ticket"]
             case ["quice", *arguments]:
-                command = await self._start(*arguments)
-                assert await command.ended() == 0, command.lines
+                await self._finish(arguments)
             case _:
                 raise AssertionError(f"no line of a shell: {line}")
+
+    async def _finish(self, arguments: list[str]) -> None:
+        command = await self._start(*arguments)
+        assert await command.ended() == 0, command.lines
 
     async def _start(self, *arguments: str) -> Quice:
         """Start a command with --json, and the names of files in the folder."""

@@ -41,14 +41,15 @@ async def push(
 
 async def _reach(output: Output, endpoint: Endpoint, known: KnownPeer, policy: Policy) -> Connection:
     """Connect, as soon as the peer is there."""
-    from quice.errors import PeerUnreachableError
+    from quice.errors import ConnectTimeoutError, PeerUnreachableError
     from quice.transfer.messages import PUSH_ALPN
 
     is_told = False
     while True:
         try:
             return await endpoint.connect(known.peer, alpn=PUSH_ALPN, policy=policy)
-        except PeerUnreachableError:
+        except (PeerUnreachableError, ConnectTimeoutError):
+            # The server takes a while to notice that a peer is gone, which does not answer then.
             if not is_told:
                 text = f"{known.name} is not there yet. On that machine:\n\n    quice receive\n"
                 output.event("waiting", text, name=known.name, peer=str(known.peer))

@@ -43,6 +43,8 @@ def send(
     """Send files and folders: prints a code to tell the other side, and stays until somebody has everything."""
     output = Output(json)
     ways = Ways.of(policy, relay, relay_user, relay_password)
+    if to is not None and ticket:
+        raise typer.BadParameter("it goes with no --to, which needs neither code nor ticket", param_hint="--ticket")
     if to is not None:
         run(output, push(output, paths, to, server, ways, identity))
     else:
