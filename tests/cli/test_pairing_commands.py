@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +32,7 @@ class Machine:
     def book(self) -> PeerBook:
         return PeerBook(self.folder / "peers.json")
 
-    def start(self, *arguments: str | Path):  # type: ignore[no-untyped-def]
+    def start(self, *arguments: str | Path) -> AbstractAsyncContextManager[Quice]:
         return quice(*arguments, "--json", environment=self.environment)
 
     async def run(self, *arguments: str | Path) -> tuple[int, str, str]:
@@ -73,7 +75,7 @@ async def test_two_machines_pair_and_each_has_a_name_for_the_other(machines: tup
     (other,) = laptop.book
     assert other.peer == Identity.load(desktop.folder / "identity").peer
     assert (of_second["name"], of_second["peer"]) == (other.name, str(other.peer))
-    assert other.name == os.uname().nodename.partition(".")[0].lower()[: len(other.name)]
+    assert other.name == PeerBook("nothing").free_name(socket.gethostname().partition(".")[0])
 
 
 async def test_who_pairs_again_keeps_the_name(paired: tuple[Machine, Machine], url: str) -> None:
