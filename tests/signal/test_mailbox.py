@@ -26,6 +26,7 @@ from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
 from quice.sim.simulation import Simulation
 from quice.sim.site import Site
+from tests.server.peers import interrupted_everywhere, until
 
 DELAY = 0.025
 
@@ -149,6 +150,21 @@ async def test_a_code_ends_with_the_endpoint_that_has_offered_it(peers: tuple[En
     code = await alice.offer_code()
     await alice.close()
     await failed(bob.enter_code(code.code), CodeGoneError)
+
+
+async def test_who_waits_at_an_endpoint_that_is_closed_is_told_at_once(
+    peers: tuple[Endpoint, Endpoint], simulation: Simulation
+) -> None:
+    alice, bob = peers
+    code = await alice.offer_code()
+    before = simulation.loop.time()
+    waiting = asyncio.ensure_future(failed(code.wait(), ServerUnreachableError))
+    offering = asyncio.ensure_future(failed(alice.offer_code(), ServerUnreachableError))
+    entering = asyncio.ensure_future(failed(bob.enter_code(Code(999_999, code.code.words)), ServerUnreachableError))
+    await asyncio.sleep(DELAY / 2)
+    await asyncio.gather(alice.close(), bob.close())
+    await asyncio.gather(waiting, offering, entering)
+    assert simulation.loop.time() - before < 5
 
 
 async def exchange(alice: Endpoint, bob: Endpoint) -> bool:
@@ -293,9 +309,29 @@ async def test_an_offer_that_nobody_waits_for_any_more_is_closed_when_it_comes(
     peers: tuple[Endpoint, Endpoint], rendezvous: Server
 ) -> None:
     alice, bob = peers
-    offering = asyncio.ensure_future(alice.offer_code())
-    await asyncio.sleep(DELAY / 2)
-    offering.cancel()
+    for after in (DELAY / 2, 1.5 * DELAY, 2 * DELAY):
+        offering = asyncio.ensure_future(alice.offer_code())
+        await asyncio.sleep(after)
+        offering.cancel()
+        await asyncio.wait([offering])
+        assert offering.cancelled()
     await asyncio.sleep(4 * DELAY)
     assert len(rendezvous.rendezvous._mailboxes._store) == 0  # type: ignore[arg-type]
     assert await exchange(alice, bob)
+
+
+async def test_wherever_an_offer_is_interrupted_no_mailbox_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every turn of a real event loop."""
+    monkeypatch.setattr(mailboxes, "OPENINGS_BY_SOURCE", mailboxes.Limit(10_000, 0.0))
+    monkeypatch.setattr(mailboxes, "MAX_BY_PEER", 10_000)
+    monkeypatch.setattr(mailboxes, "MAX_BY_SOURCE", 10_000)
+
+    async def attempt() -> None:
+        code = await alice.offer_code()
+        await code.close()
+
+    async with Server("127.0.0.1", 0, 0) as server, Endpoint.bind(server=server.url, host="127.0.0.1") as alice:
+        turns = await interrupted_everywhere(attempt)
+        assert turns > 3
+        store = server.rendezvous._mailboxes._store
+        await until(lambda: len(store) == 0)  # type: ignore[arg-type]

@@ -133,12 +133,19 @@ class Mailboxes:
         try:
             await self.say(offer.message)
             await asyncio.wait([offer.offered], timeout=_ANSWER_TIMEOUT)
-            if not offer.offered.done():
-                raise ServerUnreachableError(self._url(), "it did not open a mailbox in time")
-            return offer.offered.result()
-        finally:
-            # Its place in the order stays: the answer may come yet.
-            offer.offered.cancel()
+        except BaseException:
+            self._abandon(offer)
+            raise
+        if not offer.offered.done():
+            self._abandon(offer)
+            raise ServerUnreachableError(self._url(), "it did not open a mailbox in time")
+        return offer.offered.result()
+
+    def _abandon(self, offer: _Offer) -> None:
+        """Nobody waits for it any more."""
+        # Its place in the order stays: the answer may come yet.
+        if not offer.offered.cancel() and not offer.offered.cancelled() and offer.offered.exception() is None:
+            self._spawn(offer.offered.result().close(), "quice mailbox")
 
     async def enter(self, code: Code, payload: bytes) -> Paired:
         """Meet the one who has offered this code, who gets `payload`.
@@ -150,20 +157,22 @@ class Mailboxes:
         box = self._boxes[code.number] = _Box(code.number, ClaimMailbox(number=code.number))
         try:
             await self.say(box.again)
-            opener, greeting = await self._body(box, _ANSWER_TIMEOUT, "the server did not answer")
+            deadline = asyncio.get_running_loop().time() + _ANSWER_TIMEOUT
+            opener, greeting = await self._body(box, deadline, "the server did not answer")
             claimant = Claimant(password_of(code.words), code.number, self._peer, opener, greeting, payload, self._rng)
             box.again = PutMailbox(number=code.number, body=claimant.answer)
             await self.say(box.again)
+            deadline = asyncio.get_running_loop().time() + _PATIENCE
             while True:
-                _, reply = await self._body(box, _PATIENCE, "the other side did not answer")
+                _, reply = await self._body(box, deadline, "the other side did not answer")
                 # The greeting may come twice, where the claim was said again.
                 if reply != greeting:
                     return Paired(opener, claimant.finish(reply))
         finally:
             await self.leave(box)
 
-    async def _body(self, box: _Box, patience: float, silence: str) -> tuple[PeerId, bytes]:
-        match await box.next(asyncio.get_running_loop().time() + patience):
+    async def _body(self, box: _Box, deadline: float, silence: str) -> tuple[PeerId, bytes]:
+        match await box.next(deadline):
             case MailboxBody(peer=key, body=body):
                 return PeerId(key), body
             case MailboxClosed(reason=MailboxEnd.CLOSED):
@@ -222,8 +231,13 @@ class Mailboxes:
             await self.say(CloseMailbox(number=box.number))
 
     async def close(self) -> None:
-        """Leave all of them."""
+        """Leave all of them. Who waits for something is told by a `ServerUnreachableError`."""
+        error = ServerUnreachableError(self._url(), "this endpoint is closed")
+        for offer in self._offers:
+            if not offer.offered.done():
+                offer.offered.set_exception(error)
         for box in list(self._boxes.values()):
+            box.end(error)
             await self.leave(box)
 
 
@@ -247,6 +261,7 @@ class _Box:
         self.again = again
         """What to say on a new connection."""
         self._messages: deque[MailboxToPeer] = deque()
+        self._ended: Exception | None = None
         self._changed = asyncio.Event()
 
     def give(self, message: MailboxToPeer) -> None:
@@ -254,15 +269,22 @@ class _Box:
             self._messages.append(message)
         self._changed.set()
 
+    def end(self, error: Exception) -> None:
+        """Nothing more comes: raise this."""
+        self._ended = error
+        self._changed.set()
+
     async def next(self, deadline: float) -> MailboxToPeer | None:
-        """The next message about it; None when the time has come."""
+        """The next message about it; None when the time has come. Raises what it was ended with."""
         loop = asyncio.get_running_loop()
         timer = None if deadline == math.inf else loop.call_at(deadline, self._changed.set)
         try:
-            if not self._messages:
+            if not self._messages and self._ended is None:
                 self._changed.clear()
                 await self._changed.wait()
         finally:
             if timer is not None:
                 timer.cancel()
+        if not self._messages and self._ended is not None:
+            raise self._ended
         return self._messages.popleft() if self._messages else None
