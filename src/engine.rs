@@ -13,19 +13,19 @@ use noq_proto::{
 };
 use std::net::{IpAddr, SocketAddr};
 
+use crate::admission::{Admission, Verdict};
 use crate::answers::Listeners;
 use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
 use crate::moves::{Move, Moves};
+use crate::nat::Budgets;
 use crate::race::Races;
 use crate::route::Routes;
 use crate::seeded::Seeded;
 use crate::tls::{Credentials, PeerKey, server_name};
 use crate::watch::Watch;
 
-/// From this many handshakes under way on, a client must prove its address first (RFC 9000 §8.1.2, Retry).
-const RETRY_FROM: usize = 256;
 /// Transmits that one connection may make before the others have their turn.
 const TURN: usize = 32;
 /// The largest QUIC datagram we take: noq's `max_udp_payload_size`, which peers are told (RFC 9000 §18.2). A larger
@@ -87,9 +87,11 @@ pub struct Engine {
     /// By noq's connection handle, which is a slab index and comes back into use.
     connections: Vec<Option<Box<Connection>>>,
     made: u64,
-    handshaking: usize,
+    /// Of the handshakes that others begin.
+    pub admission: Admission,
     races: Races,
     pub moves: Moves,
+    probe_budgets: Budgets,
     unsettled: VecDeque<ConnectionHandle>,
     /// How often the first of `unsettled` has transmitted in its turn.
     turn: usize,
@@ -149,9 +151,10 @@ impl Engine {
             path_keep_alive,
             connections: Vec::new(),
             made: 0,
-            handshaking: 0,
+            admission: Admission::default(),
             races: Races::default(),
             moves: Moves::default(),
+            probe_budgets: Budgets::default(),
             unsettled: VecDeque::new(),
             turn: 0,
             deadlines: BTreeSet::new(),
@@ -204,7 +207,6 @@ impl Engine {
 
     fn adopt(&mut self, handle: ConnectionHandle, quic: noq_proto::Connection) -> u64 {
         self.made += 1;
-        self.handshaking += 1;
         // The handle finds the connection; the count makes sure that it is still the one that is meant.
         let id = self.made << 32 | handle.0 as u64;
         if self.connections.len() <= handle.0 {
@@ -386,16 +388,24 @@ impl Engine {
         mut response: Vec<u8>,
         moved: Option<Move>,
     ) {
-        if self.handshaking >= RETRY_FROM && incoming.may_retry() {
-            if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
-                self.respond(transmit, response, moved);
-            }
-            return;
-        }
         let initial_id = incoming.orig_dst_cid();
+        match self
+            .admission
+            .judge(initial_id, incoming.remote_address_validated())
+        {
+            Verdict::Accept => {}
+            Verdict::Retry => {
+                if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
+                    self.respond(transmit, response, moved);
+                }
+                return;
+            }
+            Verdict::Ignore => return self.endpoint.ignore(incoming),
+        }
         match self.endpoint.accept(incoming, now, &mut response, None) {
             Ok((handle, quic)) => {
                 let id = self.adopt(handle, quic);
+                self.admission.begun(initial_id);
                 if let Some(connection) = self.find(id) {
                     connection.initial_id = Some(initial_id);
                     connection.moved = moved;
@@ -465,7 +475,7 @@ impl Engine {
             if let Some(mut transmit) = connection.quic.poll_transmit(now, segments, buffer) {
                 let first_local = || connection.first_local(transmit.destination);
                 transmit.src_ip = transmit.src_ip.or_else(first_local);
-                let leaves = connection.may_leave(now, &mut transmit);
+                let leaves = connection.may_leave(now, &mut transmit, &mut self.probe_budgets);
                 connection.outward(&mut transmit);
                 self.turn += 1;
                 if self.turn >= TURN {
@@ -526,8 +536,11 @@ impl Engine {
         let events = connection.take_events();
         self.events
             .extend(events.into_iter().map(|event| (id, event)));
-        if !handshaking && !std::mem::replace(&mut connection.handshake_over, true) {
-            self.handshaking -= 1;
+        if !handshaking
+            && !std::mem::replace(&mut connection.handshake_over, true)
+            && let Some(initial_id) = connection.initial_id
+        {
+            self.admission.over(initial_id);
         }
         let (race, moved) = (connection.race, connection.moved);
         let deadline = connection.next_timeout().filter(|_| !drained);

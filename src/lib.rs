@@ -6,6 +6,7 @@
 // What only Python calls is unused when the engine is tested alone.
 #![cfg_attr(not(feature = "python"), allow(dead_code))]
 
+mod admission;
 mod answers;
 mod burst;
 mod clock;

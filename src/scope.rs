@@ -21,18 +21,22 @@ const METADATA_V6: [Ipv6Addr; 2] = [
 ];
 
 /// The address to send a probe to when the peer has named `wanted`, or `None` if none may be sent. `paths`: those of
-/// the connection, which show what it may reach on links of its own.
-pub fn probe_destination(wanted: SocketAddr, paths: &[FourTuple]) -> Option<SocketAddr> {
+/// the connection, which show what it may reach on links of its own. `ours`: the addresses that we have named.
+pub fn probe_destination(
+    wanted: SocketAddr,
+    paths: &[FourTuple],
+    ours: &[SocketAddr],
+) -> Option<SocketAddr> {
     let allowed = wanted.port() != 0
         && match wanted.ip() {
-            IpAddr::V4(ip) => is_probed_v4(ip, paths),
-            IpAddr::V6(ip) => is_probed_v6(ip, paths),
+            IpAddr::V4(ip) => is_probed_v4(ip, paths, ours),
+            IpAddr::V6(ip) => is_probed_v6(ip, paths, ours),
         };
     allowed.then(|| on_link_of(wanted, paths))
 }
 
-fn is_probed_v4(ip: Ipv4Addr, paths: &[FourTuple]) -> bool {
-    if METADATA_V4.contains(&ip) {
+fn is_probed_v4(ip: Ipv4Addr, paths: &[FourTuple], ours: &[SocketAddr]) -> bool {
+    if METADATA_V4.contains(&ip) || (is_private_v4(ip) && !shares_private(paths, ours, false)) {
         return false;
     }
     if ip.is_loopback() {
@@ -45,8 +49,11 @@ fn is_probed_v4(ip: Ipv4Addr, paths: &[FourTuple]) -> bool {
     !(ip.octets()[0] == 0 || ip.is_multicast() || ip.octets()[0] >= 240)
 }
 
-fn is_probed_v6(ip: Ipv6Addr, paths: &[FourTuple]) -> bool {
+fn is_probed_v6(ip: Ipv6Addr, paths: &[FourTuple], ours: &[SocketAddr]) -> bool {
     if METADATA_V6.contains(&ip) || is_synthetic(ip.into()) {
+        return false;
+    }
+    if ip.is_unique_local() && !shares_private(paths, ours, true) {
         return false;
     }
     if ip.is_loopback() {
@@ -64,11 +71,27 @@ fn is_probed_v6(ip: Ipv6Addr, paths: &[FourTuple]) -> bool {
         // Mapped and compatible addresses are another name for IPv4, which has sockets of its own.
         [0, 0, 0, 0, 0, _] => false,
         // RFC 6052 §2.1: what a NAT64 makes of it must be allowed too.
-        [0x64, 0xff9b, 0, 0, 0, 0] => is_probed_v4(v4(g, h), &[]),
+        [0x64, 0xff9b, 0, 0, 0, 0] => is_probed_v4(v4(g, h), &[], &[]),
         // RFC 3056 §2: likewise for 6to4.
-        [0x2002, high, low, ..] => is_probed_v4(v4(high, low), &[]),
+        [0x2002, high, low, ..] => is_probed_v4(v4(high, low), &[], &[]),
         _ => true,
     }
+}
+
+/// RFC 1918 §3, and RFC 6598 §7: within carriers. Networks of these blocks are routed to each other, as by a VPN.
+fn is_private_v4(ip: Ipv4Addr) -> bool {
+    ip.is_private() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64)
+}
+
+/// Whether we may be in a private network with the peer: this side has such an address, or has reached one of the peer's.
+fn shares_private(paths: &[FourTuple], ours: &[SocketAddr], v6: bool) -> bool {
+    let locals = paths.iter().filter_map(FourTuple::local_ip);
+    let own = ours.iter().map(SocketAddr::ip);
+    let mut known = own.chain(locals).chain(remotes(paths));
+    known.any(|ip| match ip {
+        IpAddr::V4(ip) => !v6 && is_private_v4(ip),
+        IpAddr::V6(ip) => v6 && ip.is_unique_local() && !is_synthetic(ip.into()),
+    })
 }
 
 fn remotes(paths: &[FourTuple]) -> impl Iterator<Item = IpAddr> {
@@ -107,22 +130,40 @@ mod tests {
     }
 
     fn goes(wanted: &str, paths: &[&str]) -> Option<String> {
+        goes_from(&[], wanted, paths)
+    }
+
+    fn goes_from(ours: &[&str], wanted: &str, paths: &[&str]) -> Option<String> {
         let paths: Vec<FourTuple> = paths.iter().map(|remote| path(remote)).collect();
-        probe_destination(wanted.parse().unwrap(), &paths).map(|address| address.to_string())
+        let ours: Vec<SocketAddr> = ours.iter().map(|own| own.parse().unwrap()).collect();
+        probe_destination(wanted.parse().unwrap(), &paths, &ours).map(|address| address.to_string())
     }
 
     #[test]
-    fn public_and_private_addresses_are_probed() {
+    fn public_addresses_are_probed() {
         for wanted in [
             "203.0.113.5:1",
-            "10.0.0.1:5000",
-            "192.168.1.20:4433",
-            "100.64.0.1:9",
             "[2001:db8::5]:443",
-            "[fd12:3456::1]:443",
             "[64:ff9b::203.0.113.5]:443",
         ] {
             assert!(goes(wanted, &["192.0.2.1:1"]).is_some(), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_probed_by_who_may_share_a_network_with_the_peer() {
+        let (v4, v6) = ("192.168.7.1:5000", "[fd77::1]:5000");
+        for (wanted, own, other) in [
+            ("10.0.0.1:5000", v4, v6),
+            ("192.168.1.20:4433", v4, v6),
+            ("100.64.0.1:9", v4, v6),
+            ("[fd12:3456::1]:443", v6, v4),
+        ] {
+            let public = &["192.0.2.1:1", "[2001:db8::1]:1"];
+            assert!(goes(wanted, public).is_none(), "{wanted}");
+            assert!(goes_from(&[other], wanted, public).is_none(), "{wanted}");
+            assert!(goes_from(&[own], wanted, public).is_some(), "{wanted}");
+            assert!(goes(wanted, &[own]).is_some(), "{wanted}");
         }
     }
 
@@ -155,6 +196,8 @@ mod tests {
             "[::127.0.0.1]:1",
             "[64:ff9b::169.254.169.254]:80",
             "[64:ff9b::127.0.0.1]:80",
+            "[64:ff9b::10.0.0.1]:80",
+            "[2002:c0a8:101::1]:80",
             "[2002:7f00:1::1]:80",
             "[2002:a9fe:a9fe::1]:80",
         ] {

@@ -141,6 +141,13 @@ class Engine:
         Raises `OSError` when it can't begin, `RaceWon` when it is too late to join the race, `ValueError` for a
         host that is no IP address and an initial_id of another length."""
 
+    def expect(self, tag: bytes) -> None:
+        """Handshakes whose first destination connection id begins with these 8 bytes are expected: they need not prove
+        their address first, however many others are under way."""
+
+    def expect_no_more(self, tag: bytes) -> None:
+        """They are not any more."""
+
     def connection(self, id: int) -> Connection:
         """A handle for the connection that an event names."""
 

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from quice import _native
+from quice.budgets import HANDSHAKE
 from quice.challenges import Improvement
 from quice.connection import Connection
 from quice.errors import (
@@ -41,6 +43,7 @@ from quice.wire import Address
 _HANDSHAKE_TIMEOUT = 10.0
 """Seconds from the choice of a pair to the handshake of the peer who began the session: it follows at once."""
 _MAX_RESPONSES = 64
+_PACKET = 1200
 
 
 class Beginner(Protocol):
@@ -226,12 +229,23 @@ class Introductions:
             raise EndpointClosedError
         number = next(self._races)
         relays = self.surroundings.relays
+        budget = self.surroundings.budgets.of(peer, self._loop.time(), calls=offer is not None)
 
         def attempt(pair: CandidatePair) -> Connection:
             remote = pair.remote.address
+            reserved = 0 if pair.is_answered else HANDSHAKE
+            if not budget.take(reserved, self._loop.time()):
+                raise HandshakeError("the peer has named too many addresses at which nobody answers")
             relays.open(pair.base, remote, session)
             assert meeting.peer is not None
-            return self._begin(meeting.peer, alpn, remote, relays.host_of(pair.base), number, session.new_initial_id())
+            host, initial_id = relays.host_of(pair.base), session.new_initial_id()
+            try:
+                connection = self._begin(meeting.peer, alpn, remote, host, number, initial_id)
+            except BaseException:
+                budget.give_back(reserved)
+                raise
+            connection._established.add_done_callback(lambda _: budget.give_back(_unspent(reserved, connection)))
+            return connection
 
         def learn(remote: Address) -> None:
             session.learn(remote)
@@ -242,16 +256,18 @@ class Introductions:
             signalling,
             meeting,
             controls=offer is None,
+            budget=budget,
             policy=policy,
             opening=offer,
             patience=patience,
         )
         self._meetings[session.tag] = meeting
+        self.surroundings.pump.engine.expect(session.tag)
         return meeting, session
 
     def settle(self, session: Session, meeting: Meeting, connection: Connection, policy: Policy) -> None:
         """The session has its connection, which is looked after from now on."""
-        self._meetings.pop(session.tag, None)
+        self._forget(session)
         pair = meeting.pair
         improve = self._improvement.follow if pair is None else self._improvement.lead
         connection._paths = improve(connection._native, self.surroundings)
@@ -267,5 +283,22 @@ class Introductions:
 
     async def end(self, session: Session) -> None:
         """The session has failed, or is no longer needed."""
-        self._meetings.pop(session.tag, None)
+        self._forget(session)
         await session.close()
+
+    def _forget(self, session: Session) -> None:
+        """No handshake of this session is expected any more."""
+        if self._meetings.pop(session.tag, None) is not None:
+            self.surroundings.pump.engine.expect_no_more(session.tag)
+
+
+def _unspent(reserved: int, connection: Connection) -> int:
+    """What is left of the bytes reserved for a handshake, once it is over."""
+    if connection._was_established:
+        return reserved
+    try:
+        sent = connection._native.stats()["sent_bytes"]
+    except _native.ConnectionGone:
+        return 0
+    # What says that it is over has not left yet, and neither may have what was written last.
+    return max(0, reserved - sent - 2 * _PACKET)

@@ -15,6 +15,7 @@ from quice.driver import Driver
 from quice.errors import NoPathError, RefusedError, SignallingClosedError, SignallingError, SignallingViolationError
 from quice.ice import (
     Agent,
+    Budget,
     Candidate,
     CandidatePair,
     Failed,
@@ -107,12 +108,14 @@ class Session:
         purpose: Introduced,
         *,
         controls: bool,
+        budget: Budget,
         policy: Policy = Policy.AUTO,
         opening: Offer | Restart | None = None,
         patience: float | None = None,
     ) -> None:
-        """`controls`: whether this side's agent has the controlling role. `opening`: the peer's, if it is the peer
-        who initiates. `patience`: seconds for which the peer may not have begun; by default it begins at once."""
+        """`controls`: whether this side's agent has the controlling role. `budget`: the peer's, for checks of what it
+        names. `opening`: the peer's, if it is the peer who initiates. `patience`: seconds for which the peer may not
+        have begun; by default it begins at once."""
         self._loop = asyncio.get_running_loop()
         self._surroundings = surroundings
         self._discovery = surroundings.discovery
@@ -134,6 +137,7 @@ class Session:
             patience=PATIENCE if patience is None else patience,
             insistent=patience is not None,
             pacer=pacer,
+            budget=budget,
         )
         self._driver = Driver(self._agent, surroundings.send, self._on_event)
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from quice.budgets import Budgets
 from quice.discovery import Discovery, Exposure
 from quice.errors import BindError, SignallingError
 from quice.ice import Base
@@ -47,6 +48,8 @@ class Surroundings:
         self.pump = pump
         self.rendezvous: RendezvousClient | None = None
         self.discovery = Discovery(lambda: self.bases, self.send, machine.random, exposure, moved)
+        self.budgets = Budgets()
+        """What peers may have this endpoint send to where they say that they are."""
         self.relays = Relays(pump, self.discovery, lambda: self.bases, machine.random, moved)
         self._machine = machine
         self._exposure = exposure

@@ -74,6 +74,7 @@ class Negotiation:
             self.signalling,
             self,
             controls=upkeep.leads,
+            budget=upkeep.surroundings.budgets.of(upkeep.connection.peer, self.began, calls=not upkeep.leads),
             policy=upkeep.policy,
             opening=offer,
         )

@@ -15,6 +15,7 @@ use super::config::{PyCredentials, Settings};
 use super::connection::{PyConnection, RaceWon};
 use super::error::os_error;
 use super::event::Event;
+use crate::admission::Tag;
 use crate::clock::Clock;
 use crate::driver::{Driver, State};
 use crate::engine::{Attempt, ConnectError, Engine};
@@ -166,6 +167,16 @@ impl PyEngine {
             })?;
         drop(state);
         Ok(PyConnection::new(self.driver.clone(), id))
+    }
+
+    /// Handshakes whose first destination connection id begins with this tag are expected: they begin at once, whatever
+    /// the load.
+    fn expect(&self, tag: Tag) {
+        self.driver.lock().engine.admission.expect(tag);
+    }
+
+    fn expect_no_more(&self, tag: Tag) {
+        self.driver.lock().engine.admission.expect_no_more(tag);
     }
 
     /// The connection that an event names.

@@ -59,6 +59,10 @@ def test_rfc8839_5_1_a_foundation_is_of_at_most_32_ice_chars() -> None:
     [
         ("10.0.0.1", "192.0.2.1"),
         ("10.0.0.1", "10.0.0.2"),
+        ("10.0.0.1", "192.168.7.2"),
+        ("192.168.1.5", "100.64.9.9"),
+        ("fd12::1", "fd77::2"),
+        ("2001:db8::1", "64:ff9b::cb00:7105"),
         ("127.0.0.1", "127.0.0.2"),
         ("169.254.3.4", "169.254.5.6"),
         ("2001:db8::1", "2001:db8:1::2"),
@@ -90,6 +94,21 @@ def test_addresses_of_one_family_and_scope_pair(local: str, remote: str) -> None
         ("169.254.3.4", "169.254.169.254", "a metadata service"),
         ("10.0.0.1", "100.100.100.200", "a metadata service"),
         ("fd12::1", "fd00:ec2::254", "a metadata service"),
+        ("10.0.0.1", "192.0.0.192", "a metadata service"),
+        ("10.0.0.1", "168.63.129.16", "a metadata service"),
+        ("fd12::1", "fd20:ce::254", "a metadata service"),
+        ("10.0.0.1", "0.1.2.3", "RFC 6890 2.2.2: this host"),
+        ("10.0.0.1", "240.0.0.1", "RFC 6890 2.2.2: reserved"),
+        ("192.0.2.1", "10.0.0.1", "private, as nothing of ours is"),
+        ("192.0.2.1", "192.168.1.1", "private, as nothing of ours is"),
+        ("192.0.2.1", "100.64.0.1", "a carrier's, as nothing of ours is"),
+        ("2001:db8::1", "fd12::1", "private, as nothing of ours is"),
+        ("fd12::1", "fd71:7569:6365::1", "what the engine calls relays by"),
+        ("2001:db8::1", "64:ff9b::a9fe:a9fe", "a metadata service behind a NAT64"),
+        ("2001:db8::1", "64:ff9b::a00:1", "private, behind a NAT64"),
+        ("2001:db8::1", "64:ff9b::7f00:1", "loopback of a NAT64"),
+        ("2001:db8::1", "2002:c0a8:101::1", "private, by 6to4"),
+        ("2001:db8::1", "::127.0.0.1", "IPv4 in disguise"),
         ("2001:db8::1", "::ffff:127.0.0.1", "loopback in disguise"),
         ("2001:db8::1", "::ffff:10.0.0.1", "IPv4 in disguise"),
     ],
@@ -98,6 +117,13 @@ def test_an_address_that_is_not_one_other_machine_of_our_scope_is_never_paired(
     local: str, remote: str, why: str
 ) -> None:
     assert not can_pair(Address(local, 5000), Address(remote, 5000)), why
+
+
+def test_a_private_address_that_a_check_has_come_from_is_paired() -> None:
+    public, private = Address("192.0.2.1", 5000), Address("10.0.0.1", 5000)
+    assert not can_pair(public, private)
+    assert can_pair(public, private, heard=True)
+    assert not can_pair(public, Address("169.254.169.254", 80), heard=True)
 
 
 def test_port_0_is_never_paired() -> None:

@@ -317,6 +317,7 @@ FORBIDDEN = [
     Address("240.0.0.1", 5000),
 ]
 PROBES_PER_SECOND = 50
+PROBES_AT_ONCE, PROBES_IN_THE_LONG_RUN = 300, 5
 
 
 def named(connection: Connection) -> list[Address]:
@@ -397,7 +398,8 @@ def test_a_peer_that_names_hundreds_of_addresses_has_so_many_probes_sent_in_a_se
     with place.simulation:
         place.simulation.run(main())
     busiest = max(index + 1 - bisect.bisect_right(times, time - 0.9999) for index, time in enumerate(times))
-    assert busiest == PROBES_PER_SECOND
+    assert PROBES_PER_SECOND / 2 < busiest <= PROBES_PER_SECOND
+    assert len(times) <= PROBES_AT_ONCE + PROBES_IN_THE_LONG_RUN * (times[-1] - times[0])
 
 
 async def test_a_connection_that_stays_on_a_relay_says_so(simulation: Simulation) -> None:

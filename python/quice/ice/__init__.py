@@ -1,6 +1,7 @@
 """ICE for one QUIC component (RFC 8445): gathering, connectivity checks, nomination; no sockets, no clock."""
 
 from quice.ice.agent import Agent
+from quice.ice.budget import Budget
 from quice.ice.candidate import Candidate, CandidateKind
 from quice.ice.events import (
     ConsentExpired,
@@ -21,6 +22,7 @@ from quice.ice.report import PairReport, Report
 __all__ = [
     "Agent",
     "Base",
+    "Budget",
     "Candidate",
     "CandidateKind",
     "CandidatePair",

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from quice.ice import report
+from quice.ice.budget import Budget
 from quice.ice.candidate import Candidate
 from quice.ice.checker import Checker
 from quice.ice.checklist import MAX_PAIRS, CheckListState
@@ -82,13 +83,14 @@ class Agent:
         insistent: bool = False,
         max_pairs: int = MAX_PAIRS,
         pacer: Pacer | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """`rng` makes ufrag, pwd, tie-breaker and transaction ids.
 
         lite: answer checks and send none; for a machine without NAT or firewall (§2.5). ta: the seconds between
         checks to propose to the peer. insistent: the peer may begin long after this agent, so that what no check got
         through is checked again for as long as patience lasts. pacer: the one that all agents and gatherers of the
-        program share.
+        program share. budget: what the peer may have us send to where it says that it is.
         """
         self.role = role
         self.lite = lite
@@ -96,7 +98,7 @@ class Agent:
         self._patience = patience
         self._insistent = insistent
         self._max_pairs = max_pairs
-        self._sender = Sender(rng, now, ta, pacer or Pacer())
+        self._sender = Sender(rng, now, ta, pacer or Pacer(), budget or Budget())
         self._consents = Consents(rng)
         self._events: deque[Event] = deque()
         self._previous: Generation | None = None
@@ -261,6 +263,7 @@ class Agent:
         No effect for a controlled agent, nor when a pair is selected and the peer takes no other.
         """
         if self._can_check and not pair.barred:
+            pair.is_answered = True
             # It works: that the nomination's packets get lost is no reason to give up.
             self._deadline = max(self._deadline, now + NOMINATION_TIME)
             self._strategy.choose(pair, now)
@@ -494,6 +497,7 @@ class Agent:
 
     def _receive_success(self, check: Check, mapped: Address, now: float) -> None:
         pair, generation = check.pair, self._generation
+        pair.is_answered = True
         if check.sent == 1:
             pair.measure(now - check.first_sent)
         if not pair.is_valid:

@@ -8,6 +8,7 @@ import ipaddress
 
 import msgspec
 
+from quice.ice.scope import may_check
 from quice.wire import Address
 
 COMPONENT = 1
@@ -66,28 +67,9 @@ def foundation(kind: CandidateKind, base: str, server: str = "") -> str:
     return hashlib.sha256(f"{kind.value} {base} {server} udp".encode()).hexdigest()[:8]
 
 
-# What answers here gives a machine's own secrets to whoever asks from it.
-_METADATA_SERVICES = {"169.254.169.254", "100.100.100.200", "fd00:ec2::254"}
-
-
-def can_pair(local: Address, remote: Address) -> bool:
-    """Whether a datagram may go from one address to the other: same family and scope, and a single host.
-
-    A peer names addresses freely. What could only reach ourselves, many, or a cloud's metadata is never sent to.
-    """
-    here, there = local.without_zone.ip, remote.without_zone.ip
-    return (
-        here.version == there.version
-        and remote.port != 0
-        and not (there.is_multicast or there.is_unspecified)
-        and str(there) != "255.255.255.255"
-        and str(there) not in _METADATA_SERVICES
-        # An IPv4 address in IPv6's clothes would pass all of these rules.
-        and not (isinstance(there, ipaddress.IPv6Address) and there.ipv4_mapped)
-        and here.is_loopback == there.is_loopback
-        # RFC 8445 §6.1.2.2, RFC 3927 §2.6.2: link-local addresses pair with each other alone.
-        and here.is_link_local == there.is_link_local
-    )
+def can_pair(local: Address, remote: Address, *, heard: bool = False) -> bool:
+    """Whether checks may go from one address to the other: `quice.ice.scope` says why not, and what `heard` means."""
+    return remote.port != 0 and may_check(local.without_zone.ip, remote.without_zone.ip, heard=heard)
 
 
 def on_link_of(base: Address, remote: Candidate) -> Candidate:

@@ -98,10 +98,11 @@ class CheckList:
         """The pair that sends from this base to this remote address."""
         return self._index.get((base, remote))
 
-    def pair(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
-        """Add the pair of two candidates, unless it can't work, is there already, or the list is full."""
+    def pair(self, local: Candidate, remote: Candidate, *, heard: bool = False) -> CandidatePair | None:
+        """Add the pair of two candidates, unless it can't work, is there already, or the list is full. `heard`: a check
+        of the peer's has come on it."""
         base = local.sent_from
-        if local.kind is CandidateKind.PEER_REFLEXIVE or not can_pair(base, remote.address):
+        if local.kind is CandidateKind.PEER_REFLEXIVE or not can_pair(base, remote.address, heard=heard):
             return None
         remote = on_link_of(base, remote)
         known = self.find(base, remote.address)

@@ -141,14 +141,14 @@ class Generation:
         bare = source.without_zone
         place = self._places.get(bare)
         if place is not None:
-            return self.checklist.pair(local, self.remote[place])
+            return self.checklist.pair(local, self.remote[place], heard=True)
         claimed = message.get(Priority)
         if claimed is None or len(self.remote) >= MAX_REMOTE_CANDIDATES:
             return None
         # §7.3.1.3: a candidate that nobody has named; its foundation is like no other.
         name = foundation(CandidateKind.PEER_REFLEXIVE, str(source))
         remote = Candidate(kind=CandidateKind.PEER_REFLEXIVE, address=bare, priority=claimed.value, foundation=name)
-        pair = self.checklist.pair(local, remote)
+        pair = self.checklist.pair(local, remote, heard=True)
         if pair is not None:
             self._append_remote(remote)
         return pair

@@ -46,6 +46,8 @@ class CandidatePair:
     rtt: float | None = None
     """Seconds between a check that was sent once alone and its answer, smoothed."""
     checks_sent: int = 0
+    is_answered: bool = False
+    """Whether the peer has ever been found to be there."""
     mapped: Address | None = None
     """Where the peer sees what we send on this pair (§7.2.5.3.1)."""
     barred: bool = False

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from quice.ice import checks
+from quice.ice.budget import Budget
 from quice.ice.checks import Credentials
 from quice.ice.generation import revealed_priority
 from quice.ice.pacing import Pacer
@@ -21,8 +22,9 @@ from quice.wire import Address, Random, Transmit
 class Sender:
     """Composes messages, keeps the pace, and has what is to go out."""
 
-    def __init__(self, rng: Random, now: float, ta: float, pacer: Pacer) -> None:
+    def __init__(self, rng: Random, now: float, ta: float, pacer: Pacer, budget: Budget) -> None:
         self.ta = ta
+        self._budget = budget
         self._rng = rng
         self._pacer = pacer
         self._next_slot = now
@@ -69,8 +71,9 @@ class Sender:
         )
 
     def send_request(self, request: bytes, pair: CandidatePair, now: float) -> None:
-        """Send a request on a pair: the next one waits its time."""
-        self._outgoing.append(Transmit(request, pair.base, pair.remote.address))
+        """Send a request on a pair: the next one waits its time. Beyond the budget it is lost."""
+        if pair.is_answered or self._budget.take(len(request), now):
+            self._outgoing.append(Transmit(request, pair.base, pair.remote.address))
         self._next_slot = now + self.ta
         self._pacer.take(now)
 
