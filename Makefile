@@ -91,8 +91,8 @@ sim-report: $(INSTALLED)  ## Times for every pair of NATs in the simulated inter
 	$(BIN)/python -m scenarios report --loss 5
 	$(BIN)/python -m scenarios report --loss 20
 
-fuzz: $(INSTALLED)  ## A minute of random and mutated input for everything that reads a stranger's bytes
-	$(BIN)/python -m fuzz --seconds 60
+fuzz: $(INSTALLED)  ## A minute of mutated input for everything that reads a stranger's bytes; or INPUTS=10000000
+	$(BIN)/python -m fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds 60)
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) target bench/native/target interop/pion/bin bench/connect/pion/bin .mypy_cache .ruff_cache .pytest_cache .hypothesis

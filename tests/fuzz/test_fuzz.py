@@ -115,10 +115,40 @@ def test_the_command_plays_a_case_again(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_the_command_fuzzes_one_target(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seconds", "0.1", "--seed", "5", "--target", "peer-id"]) == 0
-    first, last = capsys.readouterr().out.splitlines()
+    first, last, total = capsys.readouterr().out.splitlines()
+    assert total.endswith(" cases")
     assert first == "seed 5, 1 targets, 0.1 s"
     assert last.startswith("peer-id ")
     assert last.endswith("ok")
+
+
+def test_the_command_plays_so_many_inputs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--inputs", "3000", "--seed", "5", "--target", "peer-id"]) == 0
+    first, *_, total = capsys.readouterr().out.splitlines()
+    assert first == "seed 5, 1 targets, 3,000 inputs"
+    assert int(total.split()[0].replace(",", "")) >= 3000
+
+
+def test_a_target_that_grows_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SLICE", 0.0)
+    monkeypatch.setattr(runner, "WARM", 10)
+    memory = 0
+
+    def leaks(by: int) -> Target:
+        def leak(rng: random.Random) -> None:
+            nonlocal memory
+            memory += by
+
+        return Target(f"leaks {by}", leak)
+
+    run = Run([leaks(1 << 20), leaks(1000)], seed=3, memory=lambda: memory)
+    for _ in run.until(30.0, inputs=200):
+        pass
+    (failure,) = run.failures
+    assert failure.target == "leaks 1048576"
+    # What the first ten took does not count.
+    assert failure.case == 10 + 33
+    assert failure.replay == f"python -m fuzz --seed 3 --target {failure.target} --inputs {failure.case}"
 
 
 @pytest.mark.parametrize("arguments", [["--case", "1"], ["--case", "1", "--seed", "1"], ["--target", "nobody"]])

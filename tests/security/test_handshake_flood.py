@@ -16,7 +16,7 @@ from quice.sim.packet import Fate, Packet, Passage, Protocol
 from quice.sim.world import World
 from quice.wire import Address
 from tests.engine.pair import ALPN, DELAY, SERVER_SEED, Pair, Side, public_key
-from tests.fuzz.memory import resident
+from fuzz.memory import resident
 from tests.security.hostile import ALPN as TARGET
 from tests.sim.sockets import address
 
