@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fuzz(targets: list[Target], seed: int, seconds: float, inputs: float = math.inf) -> int:
-    """Play the targets for so long, or so many inputs, and print what they found. Returns 0 without findings, else 1."""
+    """Play the targets for so long, or so many inputs; print what they found. Returns 0 without findings, else 1."""
     limits = ([f"{seconds:g} s"] if seconds < math.inf else []) + ([f"{inputs:,} inputs"] if inputs < math.inf else [])
     print(f"seed {seed}, {len(targets)} targets, {' or '.join(limits)}", flush=True)
     run = Run(targets, seed)

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use curve25519_dalek::edwards::CompressedEdwardsY;
 use noq_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
@@ -124,7 +125,10 @@ pub fn server_name(peer: &PeerKey) -> String {
 
 /// The key in a raw-public-key "certificate", if it is an Ed25519 one.
 pub fn peer_key(spki: &[u8]) -> Option<PeerKey> {
-    spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()
+    let key: PeerKey = spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()?;
+    // For a key of small order anybody can sign, so it is nobody's.
+    let point = CompressedEdwardsY(key).decompress()?;
+    (!point.is_small_order()).then_some(key)
 }
 
 fn certified_key(seed: &[u8; 32]) -> Result<Arc<CertifiedKey>, Error> {
@@ -245,6 +249,18 @@ impl ClientCertVerifier for RawKeyVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_for_which_anybody_can_sign_is_nobodys() {
+        let spki = |key: PeerKey| [SPKI_PREFIX.as_slice(), &key].concat();
+        let mut one = [0; 32];
+        one[0] = 1;
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        for key in [[0; 32], one, minus_one] {
+            assert_eq!(peer_key(&spki(key)), None);
+        }
+    }
 
     #[test]
     fn a_peer_is_recognised_by_its_own_key_alone() {

@@ -21,6 +21,9 @@ _HEADER = "quice-ed25519-v1:"
 # RFC 7748 §4.1: curve25519 is v² = u³ + Au² + u over the integers modulo P.
 _P = (1 << 255) - 19
 _A = 486662
+_ORDER_8 = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
+# The points of low order by their y coordinates: 4, 1, 2 and 8.
+_LOW_ORDER = frozenset((0, 1, _P - 1, _ORDER_8, _P - _ORDER_8))
 
 
 @dataclass(frozen=True, order=True)
@@ -49,6 +52,8 @@ class PeerId:
 
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Whether `signature` (64 bytes) is this peer's over `message`. Never raises."""
+        if _coordinate(self.key) is None:
+            return False
         try:
             Ed25519PublicKey.from_public_bytes(self.key).verify(signature, message)
         except (InvalidSignature, ValueError):
@@ -150,23 +155,27 @@ class Identity:
         return f"Identity(peer={str(self.peer)!r})"
 
 
+def _coordinate(key: bytes) -> int | None:
+    """The y coordinate of an Ed25519 key (RFC 8032 §5.1.2); None if it is not canonical, or of a point of low order.
+
+    For a key of low order anybody can make signatures, and anybody agrees with it on the same secret: it is nobody's.
+    """
+    # The last bit is the sign of x.
+    y = int.from_bytes(key, "little") & ((1 << 255) - 1)
+    return None if y >= _P or y in _LOW_ORDER else y
+
+
 def _montgomery(key: bytes) -> bytes | None:
     """The u-coordinate of an Ed25519 key (RFC 7748 §4.1); None if it is none that may be used.
 
     A point of the curve that is in no subgroup may: clamped scalars are multiples of 8, which takes what is of low
     order in it away.
     """
-    # RFC 8032 §5.1.2: the last bit is the sign of x, of which u knows nothing.
-    y = int.from_bytes(key, "little") & ((1 << 255) - 1)
-    if y >= _P:
+    y = _coordinate(key)
+    if y is None:
         return None
     u, w = 1 + y, (1 - y) % _P  # the coordinate is u/w
     if pow(u * w * (u * u + _A * u * w + w * w), (_P - 1) // 2, _P) != 1:
-        # Euler's criterion: v² is no square, so this is no point; or it is 0, as of the two points of the lowest order.
+        # Euler's criterion: v² is no square, so this is no point.
         return None
-    double, over = u, w
-    for _ in range(3):
-        squares, product = double * double + over * over, double * over
-        double, over = (squares * squares - 4 * product * product) % _P, 4 * product * (squares + _A * product) % _P
-    # Eight times the point is at infinity.
-    return None if over == 0 else (u * pow(w, -1, _P) % _P).to_bytes(_KEY_LENGTH, "little")
+    return (u * pow(w, -1, _P) % _P).to_bytes(_KEY_LENGTH, "little")

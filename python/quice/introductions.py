@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -43,6 +44,8 @@ from quice.wire import Address
 _HANDSHAKE_TIMEOUT = 10.0
 """Seconds from the choice of a pair to the handshake of the peer who began the session: it follows at once."""
 _MAX_RESPONSES = 64
+_MAX_RESPONSES_TO_ONE = 16
+"""Sessions of peers that are answered at once: of all, and of one, who is not to keep others out."""
 _PACKET = 1200
 
 
@@ -88,7 +91,7 @@ class Introductions:
         self._loop = asyncio.get_running_loop()
         self._races = itertools.count(1)
         self._meetings: dict[bytes, Meeting] = {}
-        self._responding = 0
+        self._responding: Counter[PeerId] = Counter()
         self._closed = False
 
     def close(self) -> None:
@@ -128,7 +131,7 @@ class Introductions:
                 case Opening(version=version) if version != VERSION:
                     await signalling.send(Refuse(reason=RefuseReason.VERSION))
                 case Offer() as offer:
-                    if (refusal := self._refusal(offer)) is None:
+                    if (refusal := self._refusal(peer, offer)) is None:
                         await self._respond(peer, offer, signalling)
                         return
                     await signalling.send(refusal)
@@ -184,7 +187,7 @@ class Introductions:
 
     async def _respond(self, peer: PeerId, offer: Offer, signalling: Signalling) -> None:
         meeting, session = self.meet(peer, offer.alpn, signalling, self.policy, offer)
-        self._responding += 1
+        self._responding[peer] += 1
         try:
             await session.respond()
             connection = await meeting.connected
@@ -193,19 +196,20 @@ class Introductions:
             await self.end(session)
             raise
         finally:
-            self._responding -= 1
+            self._responding -= Counter((peer,))
         connection.connect_seconds = self._loop.time() - meeting.began
         self.settle(session, meeting, connection, self.policy)
         self._offer(connection)
 
-    def _refusal(self, offer: Offer) -> Refuse | None:
+    def _refusal(self, peer: PeerId, offer: Offer) -> Refuse | None:
         if offer.alpn not in self.alpns:
             return Refuse(reason=RefuseReason.ALPN)
         if offer.establish is Establish.UNKNOWN:
             return Refuse(reason=RefuseReason.ESTABLISH, text="this side does not know that way of establishing")
         if self.policy is Policy.RELAY and not self.surroundings.relays.are_there:
             return Refuse(reason=RefuseReason.DECLINED, text="its policy is to use relays alone, and it has none")
-        if self._closed or self._responding >= _MAX_RESPONSES:
+        is_busy = self._responding.total() >= _MAX_RESPONSES or self._responding[peer] >= _MAX_RESPONSES_TO_ONE
+        if self._closed or is_busy:
             return Refuse(reason=RefuseReason.BUSY)
         return None
 

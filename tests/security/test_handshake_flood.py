@@ -8,6 +8,7 @@ import time
 import pytest
 
 from fuzz.initial import Keys, packet, varint
+from fuzz.memory import resident
 from fuzz.targets.engine import _CLIENT_HELLO
 from quice import Endpoint, TransportConfig
 from quice._native import Event
@@ -16,7 +17,6 @@ from quice.sim.packet import Fate, Packet, Passage, Protocol
 from quice.sim.world import World
 from quice.wire import Address
 from tests.engine.pair import ALPN, DELAY, SERVER_SEED, Pair, Side, public_key
-from fuzz.memory import resident
 from tests.security.hostile import ALPN as TARGET
 from tests.sim.sockets import address
 

@@ -7,6 +7,7 @@ import gc
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from quice import Endpoint, PeerId
 from quice.errors import InvalidPeerIdError
@@ -19,9 +20,11 @@ LOW_ORDER = b"\1" + bytes(31)
 """The neutral element."""
 
 
-def test_everybody_can_sign_for_a_key_of_low_order() -> None:
+def test_a_signature_that_everybody_can_make_for_a_key_of_low_order_is_none() -> None:
     """Which is why such a key is nobody's."""
-    assert PeerId(LOW_ORDER).verify(b"\1" + bytes(63), b"whatever is to be signed")
+    signature, message = b"\1" + bytes(63), b"whatever is to be signed"
+    Ed25519PublicKey.from_public_bytes(LOW_ORDER).verify(signature, message)
+    assert not PeerId(LOW_ORDER).verify(signature, message)
 
 
 async def test_nobody_connects_to_a_key_of_low_order(simulation: Simulation, rendezvous: Server) -> None:

@@ -85,6 +85,7 @@ async def bound(host: Host, **options: object) -> Endpoint:
     return endpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("establish", [Establish.INITIATOR, Establish.SIMULTANEOUS], ids=lambda each: each.value)
 async def test_a_peer_that_offers_sessions_without_end_has_a_fixed_amount_sent_to_a_victim(
     world: World, establish: Establish
@@ -101,6 +102,7 @@ async def test_a_peer_that_offers_sessions_without_end_has_a_fixed_amount_sent_t
     assert victim.most_in(10) < limit(10)
 
 
+@pytest.mark.slow
 async def test_a_peer_that_calls_with_ever_new_keys_has_a_fixed_amount_sent_to_a_victim(world: World) -> None:
     victim, target = Victim(world), world.host("target")
     endpoint = await bound(target)
@@ -113,6 +115,7 @@ async def test_a_peer_that_calls_with_ever_new_keys_has_a_fixed_amount_sent_to_a
     assert CALLERS_BURST / 2 < victim.bytes < limit(70, CALLERS_BURST, CALLERS_RATE)
 
 
+@pytest.mark.slow
 async def test_a_peer_that_is_called_and_names_a_victim_has_a_fixed_amount_sent_there(world: World) -> None:
     victim, target = Victim(world), world.host("target")
     endpoint = await bound(target)

@@ -11,12 +11,14 @@ from typing import cast
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from quice.errors import BindError
 from quice.machine import this_machine
 from quice.server.credentials import RelayCredentials
 from quice.server.relay import RelayService, RelaySettings, random_secret
 from quice.server.rendezvous import MAX_BUFFER, Rendezvous
+from quice.server.strangers import Strangers
 from quice.signal import protocol
 from quice.signal.protocol import SAME_HOST
 from quice.wire import Address
@@ -65,6 +67,7 @@ class Server:
         self._stun_port = stun_port
         self._relay_settings = relay or RelaySettings()
         self._connections: set[asyncio.Transport] = set()
+        self._strangers = Strangers()
 
     async def __aenter__(self) -> Server:
         self._machine = this_machine()
@@ -76,7 +79,9 @@ class Server:
             self.relay.bind([self._host] if self._host else list(_WILDCARDS), self._stun_port)
             self.relay.protect([self._port])
             self.rendezvous = Rendezvous(
-                self.relay.port, RelayCredentials(secret, self._relay_urls(), self.relay.challenge)
+                self.relay.port,
+                RelayCredentials(secret, self._relay_urls(), self.relay.challenge),
+                lambda connection: self._strangers.leave(connection.transport),
             )
             self._web: WebSocketServer = await serve(
                 self.rendezvous.serve,
@@ -154,19 +159,27 @@ class Server:
 
     def _tracked(self) -> type[ServerConnection]:
         """The class of this server's connections, which keeps account of them from their first byte."""
-        transports = self._connections
+        transports, strangers = self._connections, self._strangers
 
         class Connection(ServerConnection):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 transports.add(cast("asyncio.Transport", transport))
+                strangers.add(cast("asyncio.Transport", transport))
                 # asyncio sees to that for connections that it opens itself. A challenge, or a candidate after an
                 # answer, would wait a round trip (RFC 9293 §3.7.4).
                 if (accepted := transport.get_extra_info("socket")) is not None:
                     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 super().connection_made(transport)
 
+            def data_received(self, data: bytes) -> None:
+                if self.state is State.CONNECTING and not strangers.takes(self.transport, len(data)):
+                    self.transport.abort()
+                    return
+                super().data_received(data)
+
             def connection_lost(self, exc: Exception | None) -> None:
                 transports.discard(self.transport)
+                strangers.leave(self.transport)
                 super().connection_lost(exc)
 
         return Connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
@@ -44,10 +45,17 @@ MAX_BUFFER = 256 << 10
 class Rendezvous:
     """The peers that are here. One instance serves all WebSocket connections of a process."""
 
-    def __init__(self, stun_port: int, relay_credentials: RelayCredentials) -> None:
-        """`stun_port`: what peers are told of the STUN service; 0 for none."""
+    def __init__(
+        self,
+        stun_port: int,
+        relay_credentials: RelayCredentials,
+        on_registered: Callable[[ServerConnection], None] = lambda connection: None,
+    ) -> None:
+        """`stun_port`: what peers are told of the STUN service; 0 for none. `on_registered`: told of each connection
+        that has proven whose it is."""
         self._stun_port = stun_port
         self._relay_credentials = relay_credentials
+        self._on_registered = on_registered
         self._peers: dict[PeerId, ServerConnection] = {}
         self._mailboxes = Mailboxes(MemoryMailboxes(asyncio.get_running_loop().time, this_machine().random))
         self._closing: set[asyncio.Task[None]] = set()
@@ -68,6 +76,7 @@ class Rendezvous:
             return
         except ConnectionClosed:
             return
+        self._on_registered(connection)
         previous, self._peers[peer] = self._peers.get(peer), connection
         renewal: asyncio.Task[None] | None = None
         try:
