@@ -28,8 +28,7 @@ class Budgets:
         return len(self._peers)
 
     def of(self, peer: PeerId | None, now: float, *, calls: bool) -> Budget:
-        """The budget of a peer, or of those together who are not known yet. `calls`: whether it is the peer who wants to
-        be connected with."""
+        """The budget of a peer; None for all that are not known yet. `calls`: whether it is the peer who begins."""
         if (peer, calls) not in self._peers and len(self._peers) >= _REMEMBERED:
             self._peers = {key: budget for key, budget in self._peers.items() if not budget.is_whole(now)}
         within = self._callers if calls else None

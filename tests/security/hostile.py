@@ -12,7 +12,7 @@ from quice.errors import ConnectError
 from quice.ice import Candidate, CandidateKind
 from quice.ice.candidate import priority
 from quice.identity import Identity, PeerId
-from quice.signal.messages import VERSION, Establish, Offer
+from quice.signal.messages import VERSION, Establish, Offer, Restart
 from quice.signal.queues import QueueSignalling, signalling_pair
 from quice.wire import Address
 
@@ -34,6 +34,12 @@ def offer(addresses: Sequence[Address], **changes: Any) -> Offer:
     """An offer of who is at these addresses, it says."""
     values: dict[str, Any] = {"ufrag": LONG_UFRAG, "pwd": PWD, "alpn": ALPN, "candidates": named(addresses)}
     return Offer(version=VERSION, **values | changes)
+
+
+def restart(addresses: Sequence[Address], number: int) -> Restart:
+    """A restart, the one of this number, of a connection with who is at these addresses, it says."""
+    ufrag = f"{number:08}" + "x" * 200
+    return Restart(version=VERSION, ufrag=ufrag, pwd=PWD, candidates=named(addresses), continues=bytes(8))
 
 
 def lesser_than(peer: PeerId) -> Identity:

@@ -25,7 +25,7 @@ from quice.sim.world import World
 from quice.wire import Address
 from tests.engine.flow import Flow
 from tests.engine.multihomed import CLIENT_HOSTS, PORT, SERVER_HOSTS, MultihomedPair
-from tests.security.hostile import ALPN, PWD, named, offer
+from tests.security.hostile import ALPN, PWD, named, offer, restart
 from tests.security.victim import Victim
 from tests.sim.sockets import address
 
@@ -141,8 +141,7 @@ async def test_restarts_without_end_leave_one_session(two: Two) -> None:
         for number in range(200):
             session = control.open()
             with contextlib.suppress(SignallingError):
-                restart = offer(victim.addresses(10), ufrag=f"{number:08}", continues=bytes(8))
-                await session.send(restart)
+                await session.send(restart(victim.addresses(10), number))
             await asyncio.sleep(0.1)
             await session.close()
         await asyncio.sleep(60)
