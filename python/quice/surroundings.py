@@ -193,13 +193,15 @@ class Surroundings:
         self.relays.check()
 
     def _use_relays(self) -> None:
-        offered = self.rendezvous.relays if self.rendezvous is not None else ()
+        rendezvous = self.rendezvous
+        offered, named_at = (rendezvous.relays, rendezvous.host) if rendezvous is not None else ((), None)
         servers: list[RelayServer] = []
         for each in offered:
             # Who runs the rendezvous server may write anything.
             with contextlib.suppress(ValueError):
                 uris = tuple(ServerUri.parse(url) for url in each.urls)
-                servers.append(RelayServer(uris, LongTerm(each.username, each.password, each.realm, each.nonce)))
+                credentials = LongTerm(each.username, each.password, each.realm, each.nonce)
+                servers.append(RelayServer(uris, credentials, named_at))
         self.relays.use((*self._relay_servers, *servers))
 
 

@@ -101,6 +101,8 @@ async def test_a_flood_of_the_control_channel_costs_it_and_nothing_else(two: Two
     control = two.good._control
     assert control is not None
     assert len(control._open) <= MAX_SESSIONS
+    # Who only begins a frame may be about to end it.
+    assert control._is_over is (flood != FLOODS["a frame without an end"])
     await two.still_talk()
     assert not two.good.is_closed
 
@@ -218,10 +220,8 @@ async def test_one_caller_does_not_keep_the_others_out(world: World, rendezvous:
             session = caller.open(far.peer)
             with contextlib.suppress(SignallingError):
                 await session.send(offer([Address("192.0.2.1", 1 + number)], ufrag="abcd"))
-    client = far._surroundings.rendezvous
-    assert client is not None
     await asyncio.sleep(3)
-    assert 0 < len(client._sessions) <= 16
+    assert far._introductions._responding.total() == 16
     with alice:
         near = await Endpoint.bind(server=rendezvous.url)
         connection = await near.connect(far.peer, alpn=ALPN)

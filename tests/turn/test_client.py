@@ -476,6 +476,7 @@ def test_rfc8489_10_the_client_moves_to_the_server_that_is_named(signed: bool) -
         Address("224.0.0.1", 3478),
         Address("0.0.0.0", 3478),
         Address("169.254.169.254", 80),
+        Address("10.0.0.1", 3478),
         Address("192.0.2.2", 0),
     ],
     ids=str,

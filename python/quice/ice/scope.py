@@ -53,6 +53,17 @@ def may_check(ours: IpAddress, theirs: IpAddress, *, heard: bool = False) -> boo
     )
 
 
+def may_refer(from_: IpAddress, to: IpAddress) -> bool:
+    """Whether a server at one address, without zones, may send us to another: to one machine, which is no closer to us
+    than the server is itself. What is on the internet names nobody in our network, and only this machine itself names
+    itself."""
+    return _is_one_machine(to) and _closeness(to) <= _closeness(from_)
+
+
+def _closeness(ip: IpAddress) -> int:
+    return 3 if ip.is_loopback else 2 if ip.is_link_local else int(_is_private(ip))
+
+
 def _is_one_machine(ip: IpAddress) -> bool:
     if ip in _METADATA or ip.is_multicast or ip.is_unspecified:
         return False

@@ -175,14 +175,26 @@ class Relay:
         bases = [base.address for base, _ in ranked(usable(self._bases()))]
         for uri in self.server.uris:
             if uri.transport is not Transport.UDP:
-                # A proxy may know the name better than we do.
-                first.append(_Way(uri, Address(uri.host, uri.port)))
+                if await self._may_be_reached(uri):
+                    first.append(_Way(uri, Address(uri.host, uri.port)))
                 continue
             for server in await self._resolve(uri):
+                if not self.server.may_be_at(server.host):
+                    continue
                 ways = [_Way(uri, server, base) for base in bases if _can_reach(base, server)]
                 first += ways[:1]
                 others += ways[1:]
         return first + others
+
+    async def _may_be_reached(self, uri: ServerUri) -> bool:
+        """Whether a stream may be opened there: not if a stranger's name for it is that of a machine close to us."""
+        if self.server.named_at is None:
+            return True
+        try:
+            return all(self.server.may_be_at(server.host) for server in await self._resolve(uri))
+        except OSError:
+            # A proxy may know the name better than we do.
+            return True
 
     async def _resolve(self, uri: ServerUri) -> list[Address]:
         found = await self._loop.getaddrinfo(uri.host, uri.port, type=socket.SOCK_DGRAM)

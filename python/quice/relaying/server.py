@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quice.errors import ServerUriError
+from quice.ice.scope import may_refer
 from quice.stun.auth import LongTerm
 from quice.turn.uri import ServerUri, Service
+from quice.wire import Address
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,14 @@ class RelayServer:
 
     uris: tuple[ServerUri, ...]
     credentials: LongTerm
+    named_at: str | None = None
+    """The address of the rendezvous server that offers it; None if whoever runs this program has named it."""
+
+    def may_be_at(self, host: str) -> bool:
+        """Whether it is believed to be at this IP address."""
+        if self.named_at is None:
+            return True
+        return may_refer(Address(self.named_at, 0).without_zone.ip, Address(host, 0).without_zone.ip)
 
     @classmethod
     def parse(cls, uris: str | Sequence[str], username: str, password: str) -> RelayServer:

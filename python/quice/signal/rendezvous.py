@@ -54,8 +54,6 @@ _UNMEASURED = 0.5
 _ANSWER_ROUND_TRIPS, _ANSWER_BOUNDS = 3, (0.2, 2.0)
 """Round trips for an answer, and how many seconds that is at least and at most: another network has others."""
 _MAX_SESSIONS = 256
-_MAX_SESSIONS_OF_ONE = 16
-"""That one peer may have begun: it is not to keep others out."""
 _REMEMBERED = 4096
 """Sessions that others have begun, the last of all, that none can begin again."""
 _MAX_WAITING = 128
@@ -226,6 +224,8 @@ class RendezvousClient:
         """The server's STUN service, at each of the addresses that the URL's host has."""
         self.relays: tuple[RelayServer, ...] = ()
         """The relays that the server offers, with credentials for them."""
+        self.host: str | None = None
+        """The IP address that the server was reached at."""
         self.on_relays = on_relays
         self._identity = identity
         self._machine = this_machine()
@@ -511,6 +511,7 @@ class RendezvousClient:
                 logger.debug("unexpected from the server: %s", type(message).__name__)
 
     def _take_relays(self, relays: tuple[RelayServer, ...], greeting: Greeting) -> None:
+        self.host = greeting.host
         here = f"[{greeting.host}]" if ":" in greeting.host else greeting.host
         self.relays = tuple(
             msgspec.structs.replace(relay, urls=tuple(_at_host(url, here) for url in relay.urls)) for relay in relays
@@ -527,16 +528,13 @@ class RendezvousClient:
             closed._take(message.body)
         elif key in self._begun:
             logger.debug("a message of a session that is over")
-        elif len(self._sessions) < _MAX_SESSIONS and self._count_of(key[0]) < _MAX_SESSIONS_OF_ONE:
+        elif len(self._sessions) < _MAX_SESSIONS:
             try:
                 session = RendezvousSignalling(self, *key)
             except InvalidPeerIdError as error:
                 logger.debug("a message of a peer that is none: %s", error)
             else:
                 self._begin(session, message.body)
-
-    def _count_of(self, peer: PeerId) -> int:
-        return sum(1 for other, _ in self._sessions if other == peer)
 
     def _begin(self, session: RendezvousSignalling, body: bytes) -> None:
         """Have a session that the peer begins. Anything but a first message is late: for one that was closed here."""

@@ -475,8 +475,10 @@ def _silence(outcome: TimedOut) -> str:
 
 
 def _may_lead(here: Address, there: Address) -> bool:
-    """Whether a server may send its clients to another: of its own family (RFC 8489 §10), where packets can go."""
+    """Whether a server may send its clients to another: of its own family (RFC 8489 §10), where packets can go, and not
+    in a network of theirs if it is not in one itself."""
     ours, other = here.without_zone.ip, there.without_zone.ip
     if ours.version != other.version or not there.port or other.is_multicast or other.is_unspecified:
         return False
-    return other.is_loopback <= ours.is_loopback and other.is_link_local <= ours.is_link_local
+    is_closer = other.is_loopback > ours.is_loopback or other.is_link_local > ours.is_link_local
+    return not is_closer and there.is_private <= here.is_private
