@@ -20,6 +20,7 @@ use crate::path::{PathLoss, Paths};
 use crate::reassembly::Reassembly;
 use crate::tls::{PeerKey, peer_key};
 use crate::watch::Watch;
+use crate::whereabouts::Whereabouts;
 
 /// Chunks of a stream that noq may hold: it takes 2048, and what comes before the next `collect` must fit as well.
 ///
@@ -127,6 +128,7 @@ pub struct Connection {
     pub initial_id: Option<ConnectionId>,
     pub paths: Paths,
     pub probes: Probes,
+    pub whereabouts: Whereabouts,
     /// To these addresses, where to send from until noq has learnt it from the peer's answers.
     pub first_local: Vec<Ends>,
     pub moved: Option<Move>,
@@ -164,6 +166,7 @@ impl Connection {
             initial_id: None,
             paths: Paths::new(watch),
             probes: Probes::default(),
+            whereabouts: Whereabouts::default(),
             first_local: Vec::new(),
             moved: None,
             relocated: Vec::new(),

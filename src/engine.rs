@@ -15,16 +15,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::admission::{Admission, Verdict};
 use crate::answers::Listeners;
+use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
 use crate::moves::{Move, Moves};
-use crate::nat::Budgets;
 use crate::race::Races;
 use crate::route::Routes;
 use crate::seeded::Seeded;
 use crate::tls::{Credentials, PeerKey, server_name};
 use crate::watch::Watch;
+use crate::{nat, whereabouts};
 
 /// Transmits that one connection may make before the others have their turn.
 const TURN: usize = 32;
@@ -92,6 +93,7 @@ pub struct Engine {
     races: Races,
     pub moves: Moves,
     probe_budgets: Budgets,
+    move_budgets: Budgets,
     unsettled: VecDeque<ConnectionHandle>,
     /// How often the first of `unsettled` has transmitted in its turn.
     turn: usize,
@@ -154,7 +156,8 @@ impl Engine {
             admission: Admission::default(),
             races: Races::default(),
             moves: Moves::default(),
-            probe_budgets: Budgets::default(),
+            probe_budgets: Budgets::new(nat::BURST, nat::RATE),
+            move_budgets: Budgets::new(whereabouts::BURST, whereabouts::RATE),
             unsettled: VecDeque::new(),
             turn: 0,
             deadlines: BTreeSet::new(),
@@ -339,8 +342,13 @@ impl Engine {
         match self.endpoint.handle(now, path, ecn, data, &mut response) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
+                    let budgets = &mut self.move_budgets;
+                    if !connection.may_come_from(now, path.remote(), budgets) {
+                        return;
+                    }
                     connection.moved = connection.moved.or(moved);
                     connection.handle_event(now, event);
+                    connection.came_from(now, path.remote(), budgets);
                     self.decide_race(now, handle);
                     self.unsettle(handle);
                 }

@@ -8,6 +8,7 @@
 
 mod admission;
 mod answers;
+mod budget;
 mod burst;
 mod clock;
 mod connection;
@@ -29,3 +30,4 @@ mod seeded;
 mod tls;
 mod udp;
 mod watch;
+mod whereabouts;

@@ -10,87 +10,43 @@ use std::time::{Duration, Instant};
 
 use noq_proto::n0_nat_traversal::Error;
 use noq_proto::{FourTuple, Transmit};
-use rustc_hash::FxHashMap;
 
+use crate::budget::{Budget, Budgets};
 use crate::connection::Connection;
 use crate::route::is_synthetic;
 use crate::scope::probe_destination;
-use crate::tls::PeerKey;
 
 /// How many addresses a peer may name.
 pub const MAX_ADDRESSES: u8 = 8;
-/// Probes for one peer in any second, whatever connections it has. A round sends up to six to each address in its first.
+/// Probes of one connection in any second. A round sends up to six to each address in its first.
 pub const PROBES_PER_SECOND: usize = 50;
 /// Probes for one peer that may go out in quick succession, and how many a second in the long run: the first four rounds
 /// of a connection whose peer has eight addresses that do not answer, and one each quarter of a minute.
-const BURST: f64 = 300.0;
-const RATE: f64 = 5.0;
-/// Peers remembered of whom probes were asked lately; only beyond that are those looked for that can be forgotten.
-const REMEMBERED: usize = 1024;
+pub const BURST: f64 = 300.0;
+pub const RATE: f64 = 5.0;
 
 /// What probes a connection has sent.
 #[derive(Default)]
 pub struct Probes {
+    /// When the last ones were sent, up to as many as there may be in a second.
+    sent: VecDeque<Instant>,
     /// Those that were not sent.
     pub refused: u64,
     /// The destination that was last found to be that of a path.
     on_path: Option<SocketAddr>,
 }
 
-/// How many probes go out for each peer: they lead to where it says, which may be somebody else.
-#[derive(Default)]
-pub struct Budgets(FxHashMap<Option<PeerKey>, Budget>);
-
-struct Budget {
-    /// When the last ones were sent, up to as many as there may be in a second.
-    sent: VecDeque<Instant>,
-    allowance: f64,
-    at: Instant,
-}
-
-impl Budgets {
-    fn may_send(&mut self, now: Instant, peer: Option<PeerKey>) -> bool {
-        if self.0.len() >= REMEMBERED && !self.0.contains_key(&peer) {
-            self.0.retain(|_, budget| !budget.is_whole(now));
-        }
-        self.0
-            .entry(peer)
-            .or_insert_with(|| Budget::new(now))
-            .take(now)
-    }
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Self {
-            sent: VecDeque::new(),
-            allowance: BURST,
-            at: now,
-        }
-    }
-
-    fn renew(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.allowance = BURST.min(self.allowance + passed * RATE);
-        self.at = now;
-    }
-
-    fn is_whole(&mut self, now: Instant) -> bool {
-        self.renew(now);
-        self.allowance >= BURST
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        self.renew(now);
+impl Probes {
+    fn may_send(&mut self, now: Instant, budget: &mut Budget) -> bool {
         let full = self.sent.len() == PROBES_PER_SECOND;
-        if self.allowance < 1.0 || (full && self.sent[0] + Duration::from_secs(1) > now) {
+        if (full && self.sent[0] + Duration::from_secs(1) > now) || !budget.allows(now) {
             return false;
         }
         if full {
             self.sent.pop_front();
         }
         self.sent.push_back(now);
-        self.allowance -= 1.0;
+        budget.spend();
         true
     }
 }
@@ -156,8 +112,9 @@ impl Connection {
             self.probes.on_path = Some(destination);
             return true;
         }
+        let budget = budgets.of(now, self.peer());
         let allowed = probe_destination(destination, &paths, &self.named())
-            .filter(|_| budgets.may_send(now, self.peer()));
+            .filter(|_| self.probes.may_send(now, budget));
         match allowed {
             Some(destination) => transmit.destination = destination,
             None => self.probes.refused += 1,

@@ -63,6 +63,7 @@ def test_its_budgets_are_those_of_the_code(start: str, numbers: tuple[float, ...
     [
         ("handshakes of others", "admission.rs", ("RETRY_FROM", "MOST", "MOST_ALIKE")),
         ("probes of one peer", "nat.rs", ("BURST", "RATE", "PROBES_PER_SECOND")),
+        ("times that a client", "whereabouts.rs", ("BURST", "RATE")),
         ("paths of a connection", "path.rs", ("MAX_PATHS",)),
     ],
 )

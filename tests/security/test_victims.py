@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 
 import pytest
 
-from quice import Endpoint, TransportConfig
+from quice import Connection, Endpoint, TransportConfig
 from quice._native import Event
 from quice.budgets import CALLERS_BURST, CALLERS_RATE, PEER_BURST, PEER_RATE, Budgets
 from quice.errors import ConnectError
@@ -18,12 +19,14 @@ from quice.signal.queues import signalling_pair
 from quice.signal.session import MAX_CANDIDATES
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
-from quice.sim.packet import Fate, Passage
+from quice.sim.link import Conditions
+from quice.sim.packet import Fate, Packet, Passage
 from quice.sim.simulation import Simulation
 from quice.sim.world import World
 from quice.wire import Address
 from tests.engine.multihomed import MultihomedPair
 from tests.security.hostile import ALPN, LONG_UFRAG, PWD, Caller, lesser_than, named, restart
+from tests.security.tampering import Tampering
 from tests.security.victim import Victim
 
 HEADERS = 28 / 128
@@ -220,6 +223,7 @@ async def test_a_peer_that_restarts_without_end_within_a_connection_has_a_fixed_
 PRIVATE = ("10.0.0.1", 22)
 PROBES = TransportConfig(nat_traversal=True)
 PROBES_AT_ONCE, PROBES_IN_THE_LONG_RUN = 300, 5
+MOVES_AT_ONCE, MOVES_IN_THE_LONG_RUN = 64, 1
 
 
 @pytest.mark.parametrize("own", [("203.0.113.5", 5000), ("192.168.1.5", 5000)], ids=["public", "private"])
@@ -290,3 +294,69 @@ def test_peers_that_ask_for_nothing_any_more_are_forgotten() -> None:
         now = number * 0.01
         budgets.of(Identity(number.to_bytes(32, "big")).peer, now, calls=True).take(100, now)
     assert len(budgets) <= 1024
+
+
+async def connected(world: World, checks: str) -> tuple[Endpoint, Connection, Connection]:
+    """An endpoint, a connection that somebody who means no good has made to it, as they see it, and as it does."""
+    target, evil = world.host("target"), world.host("evil", link=Conditions(delay=0.02, rate=2e7))
+    here, there = await bound(target, checks=checks), await bound(evil, checks=checks)
+    with target:
+        accepting = asyncio.create_task(here.accept())
+    with evil:
+        theirs = await there.connect(here.peer, alpn=ALPN, address=Address(first(target), here.port))
+    ours = await accepting
+    await asyncio.sleep(1)
+    return here, theirs, ours
+
+
+async def test_a_peer_that_names_victims_within_a_connection_has_a_fixed_amount_sent(world: World) -> None:
+    victim = Victim(world)
+    _, theirs, _ = await connected(world, "quic")
+    native = theirs._native
+    names: list[Address] = []
+    with world.hosts["evil"]:
+        for number in range(600):
+            for address in names:
+                native.remove_nat_traversal_address(address)
+            names = [Address(victim.address, 1000 + 7 * number + each) for each in range(7)]
+            for address in names:
+                native.add_nat_traversal_address(address)
+            native.initiate_nat_traversal_round()
+            theirs._pump.wake()
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(5)
+    assert not theirs.is_closed
+    # Each is a path challenge that fits a small packet.
+    assert 300 < len(victim.packets) <= PROBES_AT_ONCE + PROBES_IN_THE_LONG_RUN * 66
+    assert max(size for _, size, _ in victim.packets) < 100
+
+
+async def test_a_peer_that_writes_a_victims_address_on_its_packets_is_no_lever(world: World) -> None:
+    """It is followed to where its packets come from (RFC 9000 §9), with a full packet each time that it moves."""
+    victim = Victim(world)
+    _, theirs, ours = await connected(world, "stun")
+    forged = 0
+    rng = random.Random(3)
+
+    def forge(packet: Packet) -> list[Packet]:
+        nonlocal forged
+        if packet.source.host != first(world.hosts["evil"]) or rng.random() > 0.05:
+            return [packet]
+        forged += 1
+        return [packet.between(Address(victim.address, packet.source.port), packet.destination)]
+
+    with world.hosts["evil"]:
+        asking = await theirs.open_stream()
+        await asking.write(b"all of it")
+    answering = await ours.accept_stream()
+    Tampering(world.hosts["evil"], forge)
+    with world.hosts["target"]:
+        sending = asyncio.create_task(answering.write(bytes(6_000_000)))
+    began = asyncio.get_running_loop().time()
+    with world.hosts["evil"]:
+        await asking.readexactly(6_000_000)
+    await sending
+    seconds = asyncio.get_running_loop().time() - began
+    assert forged > 80
+    # Each move there and each back counts.
+    assert MOVES_AT_ONCE / 2 < len(victim.packets) <= MOVES_AT_ONCE + MOVES_IN_THE_LONG_RUN * seconds
