@@ -20,9 +20,11 @@ from quice.signal.session import MAX_CANDIDATES
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
-from quice.sim.packet import Fate, Packet, Passage
+from quice.sim.packet import Fate, Packet, Passage, Protocol
 from quice.sim.simulation import Simulation
 from quice.sim.world import World
+from quice.stun.attributes import IceControlling, Priority, UseCandidate, Username
+from quice.stun.message import Kind, Message, Method
 from quice.wire import Address
 from tests.engine.multihomed import MultihomedPair
 from tests.security.hostile import ALPN, LONG_UFRAG, PWD, Caller, lesser_than, named, restart
@@ -360,3 +362,33 @@ async def test_a_peer_that_writes_a_victims_address_on_its_packets_is_no_lever(w
     assert forged > 80
     # Each move there and each back counts.
     assert MOVES_AT_ONCE / 2 < len(victim.packets) <= MOVES_AT_ONCE + MOVES_IN_THE_LONG_RUN * seconds
+
+
+async def test_checks_under_a_victims_address_draw_no_more_than_they_bring_and_the_budget(world: World) -> None:
+    """The peer knows our password, and writes the victim's address on its checks. They are answered there, by less than
+    has come; what they trigger is of its budget."""
+    victim, target = Victim(world), world.host("target")
+    endpoint = await bound(target)
+    there = Address(first(target), endpoint.port)
+    sent = 0
+    with target:
+        for call in range(4):
+            caller = Caller(endpoint, lesser_than(endpoint.peer).peer)
+            signalling = await caller.call([], ufrag=LONG_UFRAG, establish=Establish.SIMULTANEOUS)
+            answer = await signalling.receive()
+            assert isinstance(answer, Answer)
+            for number in range(2000):
+                request = Message(
+                    Method.BINDING,
+                    Kind.REQUEST,
+                    (call * 10_000 + number).to_bytes(12, "big"),
+                    (Username(f"{answer.ufrag}:u"), Priority(1_800_000_000), IceControlling(1), UseCandidate()),
+                )
+                source = Address(victim.address, 1000 + number % 50)
+                packet = Packet(Protocol.UDP, source, there, request.encode(answer.pwd.encode()), sender="evil")
+                sent += packet.size
+                world.internet.from_inside(packet)
+                await asyncio.sleep(0.005)
+    answers = sum(size for _, size, data in victim.packets if data[:2] == b"\1\1")
+    assert 0 < answers < sent
+    assert 10_000 < victim.bytes - answers < limit(50)
