@@ -8,15 +8,17 @@ import contextlib
 import pytest
 
 from quice.endpoint import Endpoint
+from quice.relaying.server import RelayServer
 from quice.server import Server
 from quice.server.relay import RelaySettings
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
+from quice.sim.link import Conditions
 from quice.sim.packet import Protocol
 from quice.sim.simulation import Simulation
 from quice.turn.events import Allocated, Bound, PermissionRefused
 from quice.wire import Address
-from tests.server.relayed import SECRET, relayed_peer
+from tests.server.relayed import SECRET, credentials, relayed_peer
 
 
 @pytest.fixture
@@ -124,3 +126,25 @@ async def test_an_endpoint_has_its_relayed_address_without_being_challenged(simu
         await asyncio.sleep(2)
         assert len(server.relay.turn) == 1
         assert server.relay.turn.refused == {}
+
+
+async def test_an_endpoint_that_comes_to_a_relay_while_it_asks_in_vain_has_an_address_there_soon(
+    simulation: Simulation, host: Host
+) -> None:
+    """Its requests are further and further apart by then, and are sent from where it was."""
+    world = simulation.world
+    home, away = (world.site(name, nat=Nat.PORT_RESTRICTED) for name in ("home", "away"))
+    alice = home.host("alice")
+    async with contextlib.AsyncExitStack() as stack:
+        with host:
+            server = await stack.enter_async_context(Server(relay=RelaySettings(secret=SECRET)))
+        home.link.change(Conditions(loss=1.0))
+        with alice:
+            account = credentials()
+            relay = RelayServer.parse(server.turn[0], account.username, account.password)
+            await stack.enter_async_context(Endpoint.bind(relays=[relay]))
+        await asyncio.sleep(4.0)
+        assert not len(server.relay.turn)
+        alice.move(away)
+        await asyncio.sleep(0.5)
+        assert len(server.relay.turn) == 1

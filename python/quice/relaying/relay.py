@@ -33,6 +33,8 @@ _STAGGER = 0.01
 """Seconds between two ways that are tried: what answers within them spares a relay a stream and us a handshake."""
 _LIMIT = 10.0
 """Seconds that all ways together have."""
+_FAIR_TIME = 0.5
+"""Seconds that they have at least before all are tried anew."""
 _BACKOFF = (0.5, 30.0)
 """Seconds before the first and, doubled each time, at most before a later try to get an allocation."""
 _FAMILIES = (4, 6)
@@ -122,7 +124,7 @@ class Relay:
             self._lost.clear()
             self._hurry.clear()
             try:
-                link = await asyncio.wait_for(self._find(), _LIMIT)
+                link = await asyncio.wait_for(self._find_anew(), _LIMIT)
             except (RelayError, OSError, ValueError, asyncio.TimeoutError) as error:
                 self.problem = f"{self.server.uris[0]}: {error or 'it does not answer'}"
                 logger.info("no allocation at the relay %s", self.problem)
@@ -141,6 +143,24 @@ class Relay:
     def _conclude(self) -> None:
         concluded, self._concluded = self._concluded, lambda: None
         concluded()
+
+    async def _find_anew(self) -> Link:
+        """`_find`, begun again when there is reason to do so and nobody answers: the requests of one that has lasted are
+        far apart, and may leave from where we are not any more. Raises what it does."""
+        while True:
+            again = self._loop.time() + _FAIR_TIME
+            finding = asyncio.create_task(self._find(), name="quice relay search")
+            hurry = asyncio.create_task(self._hurry.wait(), name="quice relay hurry")
+            try:
+                await asyncio.wait((finding, hurry), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((finding,), timeout=max(0.0, again - self._loop.time()))
+                if finding.done() or any(link.is_heard for link in self._trying):
+                    return await finding
+            finally:
+                self._hurry.clear()
+                finding.cancel()
+                hurry.cancel()
+                await asyncio.gather(finding, hurry, return_exceptions=True)
 
     async def _find(self) -> Link:
         """An allocation, by the first way that gets one. Raises why there is none."""
