@@ -178,6 +178,24 @@ def test_rfc8445_6_1_4_2_a_failure_lets_the_next_pair_of_its_foundation_thaw() -
     assert third.state is PairState.FROZEN
 
 
+def test_a_pair_waits_no_longer_for_one_of_its_foundation_whose_check_had_to_be_repeated() -> None:
+    """Such as that of an address that a relay, started again, does not have any more."""
+    checklist, pairs = listed(remote(1, "same"), remote(2, "same"))
+    pairs[0].move(PairState.IN_PROGRESS)
+    pairs[0].checks_sent = 1
+    assert checklist.next_ordinary() is None
+    assert pairs[1].state is PairState.FROZEN
+    pairs[0].checks_sent = 2
+    assert checklist.next_ordinary() is pairs[1]
+    later = checklist.pair(host_candidate(HERE), remote(3, "other"))
+    assert later is not None
+    later.move(PairState.IN_PROGRESS)
+    later.checks_sent = 2
+    latest = checklist.pair(host_candidate(HERE), remote(4, "other"))
+    assert latest is not None
+    assert latest.state is PairState.WAITING
+
+
 def test_rfc8838_12_a_later_pair_of_a_foundation_that_works_waits_at_once() -> None:
     checklist, (first,) = listed(remote(1, "a"))
     succeed(checklist, first)

@@ -148,8 +148,8 @@ class CheckList:
 
     def _may_thaw(self, pair: CandidatePair) -> bool:
         """RFC 8838 §12: a pair waits at once when nothing of its foundation is being found out, or it works."""
-        states = [p.state for p in self._pairs if p is not pair and p.foundation == pair.foundation]
-        return PairState.SUCCEEDED in states or not any(state in _BUSY for state in states)
+        alike = [p for p in self._pairs if p is not pair and p.foundation == pair.foundation]
+        return any(p.is_valid for p in alike) or not any(p.state is PairState.WAITING or p.is_hopeful for p in alike)
 
     def trigger(self, pair: CandidatePair) -> None:
         """Check this pair, which does not work yet, before all others (§7.3.1.4)."""
@@ -233,7 +233,7 @@ class CheckList:
                 frozen.append(pair)
         if not frozen:
             return None
-        busy = {pair.foundation for pair in self._pairs if pair.state is PairState.IN_PROGRESS}
+        busy = {pair.foundation for pair in self._pairs if pair.is_hopeful}
         return next((pair for pair in frozen if pair.foundation not in busy), None)
 
     @property

@@ -69,6 +69,15 @@ class CandidatePair:
         return self.state is PairState.SUCCEEDED
 
     @property
+    def is_hopeful(self) -> bool:
+        """Whether it is being checked, and no check had to be repeated yet.
+
+        §6.1.4.2 has the others of its foundation wait for as long as it is checked, which is most of a minute where
+        nobody is. With RFC 8838 they may be what has replaced it: the allocation at a relay that was started again.
+        """
+        return self.state is PairState.IN_PROGRESS and self.checks_sent < 2
+
+    @property
     def relays(self) -> int:
         """How many relays it leads through."""
         return [self.local.kind, self.remote.kind].count(CandidateKind.RELAYED)
