@@ -108,16 +108,18 @@ class Generation:
     def add_remote(self, candidate: Candidate) -> bool:
         """Pair a candidate that the peer named with all of ours; returns whether it was new."""
         place = self._places.get(candidate.address.without_zone)
-        if place is not None:
+        if place is None:
+            if len(self.remote) >= MAX_REMOTE_CANDIDATES:
+                return False
+            self._append_remote(candidate)
+        else:
             known = self.remote[place]
-            # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay.
-            if known.kind is CandidateKind.PEER_REFLEXIVE:
-                self.remote[place] = candidate
-                self.checklist.rename(known, candidate)
-            return False
-        if len(self.remote) >= MAX_REMOTE_CANDIDATES:
-            return False
-        self._append_remote(candidate)
+            if known.kind is not CandidateKind.PEER_REFLEXIVE:
+                return False
+            # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay. They are those of the
+            # candidate of ours which the check came to, and it has one with each, like any that the peer names.
+            self.remote[place] = candidate
+            self.checklist.rename(known, candidate)
         for local in self.local:
             self.checklist.pair(local, candidate)
         return True
