@@ -191,7 +191,11 @@ class Discovery:
         match event:
             case Gathered(candidate):
                 self._round.append(candidate)
-                if candidate not in self._gathered:
+                # With fewer addresses beside it, it ranks otherwise than in the round before.
+                known = [each for each in self._gathered if _is_same(each, candidate)]
+                if known:
+                    self._gathered[self._gathered.index(known[0])] = candidate
+                else:
                     moved = self._displace(candidate)
                     self._gathered.append(candidate)
                     self._tell(event)
@@ -224,6 +228,11 @@ class Discovery:
     def _tell(self, event: Event) -> None:
         for listener in list(self._listeners):
             listener(event)
+
+
+def _is_same(one: Candidate, other: Candidate) -> bool:
+    """Whether a peer that is told of both is told of one way."""
+    return (one.kind, one.address, one.base) == (other.kind, other.address, other.base)
 
 
 def _is_mapped(candidate: Candidate) -> bool:

@@ -145,8 +145,8 @@ class Relay:
         concluded()
 
     async def _find_anew(self) -> Link:
-        """`_find`, begun again when there is reason to do so and nobody answers: the requests of one that has lasted are
-        far apart, and may leave from where we are not any more. Raises what it does."""
+        """`_find`, begun again when there is reason to do so and nobody answers: the requests of one that has lasted
+        are far apart, and may leave from where we are not any more. Raises what it does."""
         while True:
             again = self._loop.time() + _FAIR_TIME
             finding = asyncio.create_task(self._find(), name="quice relay search")
