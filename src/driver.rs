@@ -43,9 +43,16 @@ enum World {
     },
 }
 
+/// A timer that is so much too late was not missed by this process, which the guardian sees to, but with it: it was
+/// stopped, or the machine slept.
+const STOPPED: Duration = Duration::from_secs(1);
+
 pub struct State {
     pub engine: Engine,
     world: World,
+    /// For how long this process was stopped in all. To the engine no time passes then: an answer that comes after it
+    /// would be taken for one that was so long on its way.
+    stopped: Duration,
     outgoing: Vec<u8>,
     closed: bool,
 }
@@ -99,6 +106,7 @@ impl Driver {
             state: Mutex::new(State {
                 engine,
                 world,
+                stopped: Duration::ZERO,
                 outgoing: Vec::new(),
                 closed: false,
             }),
@@ -139,7 +147,6 @@ impl Driver {
         let state = self.lock();
         state.engine.has_work()
             || state
-                .engine
                 .next_timeout()
                 .is_some_and(|time| time <= Instant::now())
             || readable(state.sockets())
@@ -166,12 +173,28 @@ impl Drop for Driver {
 }
 
 impl State {
-    /// The time: the system's, or in memory the caller's.
-    pub fn now(&self) -> Instant {
+    /// The time as the engine knows it.
+    pub fn now(&mut self) -> Instant {
+        let clock = self.clock();
+        let due = self.next_timeout();
+        let late = due.map(|due| clock.saturating_duration_since(due));
+        if let Some(late) = late.filter(|late| *late >= STOPPED) {
+            self.stopped += late;
+        }
+        clock - self.stopped
+    }
+
+    /// The system's time, or in memory the caller's.
+    pub fn clock(&self) -> Instant {
         match &self.world {
             World::Sockets { .. } => Instant::now(),
             World::Memory { clock, .. } => clock.now(),
         }
+    }
+
+    /// When the engine next wants to be pumped, on that clock.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        Some(self.engine.next_timeout()? + self.stopped)
     }
 
     /// Set the time in memory; it does not go back.
@@ -268,7 +291,7 @@ impl State {
             more,
             blocked,
             held,
-            next_timeout: self.engine.next_timeout(),
+            next_timeout: self.next_timeout(),
         }
     }
 

@@ -112,7 +112,7 @@ fn watch(driver: &Driver, fds: &mut Vec<RawFd>) -> Option<Option<Instant>> {
     let until = if state.engine.has_work() {
         Some(Instant::now())
     } else {
-        state.engine.next_timeout()
+        state.next_timeout()
     };
     let nanos = until.map_or(u64::MAX, |time| driver.nanos(time));
     driver.guardian_until.store(nanos, Ordering::Relaxed);

@@ -119,7 +119,7 @@ impl PyEngine {
             }
             let output = engine.routes.take_output().into_iter();
             events.extend(output.map(|(host, data)| Event::relay_output(host, data)));
-            (progress, events, state.now())
+            (progress, events, state.clock())
         });
         let base = if now.is_some() { driver.epoch } else { current };
         let timeout = progress
