@@ -103,16 +103,17 @@ class Outcome:
 class Ticker:
     """Sends a number each 50 ms both ways on one stream, and checks that none is missing, and none comes twice."""
 
-    def __init__(self, near: Connection, far: Connection) -> None:
+    def __init__(self, near: Connection, far: Connection, hosts: Sequence[Host]) -> None:
+        """`hosts`: where the two are."""
         self._loop = asyncio.get_running_loop()
         self._heard = [self._loop.time()] * 2
         self._since = self._loop.time()
         self._longest = 0.0
         self._ended = False
-        self._tasks = [
-            asyncio.create_task(self._run(side, make()))
-            for side, make in enumerate((near.open_stream, far.accept_stream))
-        ]
+        self._tasks = []
+        for side, (host, make) in enumerate(zip(hosts, (near.open_stream, far.accept_stream), strict=True)):
+            with host:
+                self._tasks.append(asyncio.create_task(self._run(side, make())))
 
     def begin(self, since: float) -> None:
         """Count pauses from this time on."""
@@ -260,6 +261,8 @@ class Play:
         else:
             self.meeting = self.relaying = Machine(meeting, RelaySettings(rate=None))
         self._loop = simulation.loop
+        self._heard: list[dict[int, int]] = [{}, {}]
+        """What each has received on paths in reserve by the end of the last happening."""
 
     async def run(self) -> None:
         """From the beginning to the end. Raises `BrokenError` for what is missing, and what reading fails with."""
@@ -279,7 +282,7 @@ class Play:
             with self.far.host:
                 other = await far.accept()
             self.ends = one, other
-            self.ticker = Ticker(one, other)
+            self.ticker = Ticker(one, other, [peer.host for peer in self.peers])
             stack.push_async_callback(self.ticker.close)
             await self._settle("connected", began, MOVED, began)
             for chapter in self.life.chapters:
@@ -294,8 +297,12 @@ class Play:
 
     @property
     def has_reserve(self) -> bool:
-        """Whether both have a validated path through a relay."""
-        return all(any(path.kind is PathKind.RELAY and path.validated for path in end.paths) for end in self.ends)
+        """Whether both have a path through a relay, on which something has come since anything happened: what has died
+        since then with its relay, or the NAT before it, neither can know before it is asked for."""
+        return all(
+            any(key not in known or known[key] < heard for key, heard in _reserves(end).items())
+            for end, known in zip(self.ends, self._heard, strict=True)
+        )
 
     @property
     def can_be_direct(self) -> bool:
@@ -309,6 +316,7 @@ class Play:
         result = act()
         if isinstance(result, Awaitable):
             began = await result or began
+        self._heard = [_reserves(end) for end in self.ends]
         await self._settle(name, began, limit, began, parted=parted)
 
     async def _settle(self, name: str, since: float, limit: float, began: float, *, parted: bool = False) -> None:
@@ -552,6 +560,11 @@ def _site(simulation: Simulation, name: str, place: Place) -> Site:
         behind=carrier,
         uplink=place.uplink,
     )
+
+
+def _reserves(end: Connection) -> dict[int, int]:
+    """The validated paths through relays, and how many bytes have come on them."""
+    return {path.id: path.received_bytes for path in end.paths if path.kind is PathKind.RELAY and path.validated}
 
 
 def _of(who: tuple[Peer, ...]) -> str:

@@ -11,11 +11,17 @@ import pytest
 from scenarios.life import Outcome, Record, draw, run, table
 
 SEEDS = range(1, 31)
+FOUND = (88, 94, 123, 187, 188, 190, 197, 288, 354, 443, 813)
+"""Those in which something was found that is mended."""
 
 
 def live(chosen: tuple[int, str]) -> Outcome:
     seed, chapter = chosen
     return run(replace(draw(seed), chapters=(chapter,)))
+
+
+def live_on(seed: int) -> Outcome:
+    return run(draw(seed))
 
 
 @pytest.mark.slow
@@ -27,6 +33,15 @@ def test_the_stream_goes_on_whatever_the_nats_are(chapter: str) -> None:
     broken = [f"seed {outcome.seed}: {outcome.broken}" for outcome in outcomes if outcome.broken]
     assert not broken, "\n".join(broken)
     assert any(record.direct_after is not None for outcome in outcomes for record in outcome.records)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_once_broke_a_connection_does_not_any_more() -> None:
+    with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+        outcomes = list(pool.map(live_on, FOUND))
+    broken = [f"seed {outcome.seed}: {outcome.broken}" for outcome in outcomes if outcome.broken]
+    assert not broken, "\n".join(broken)
 
 
 def test_the_table_tells_of_each_event_what_it_cost() -> None:
