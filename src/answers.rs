@@ -25,7 +25,20 @@ pub struct Answers {
     answered: AtomicU64,
     /// How many were sent after the last one that is answered.
     unanswered: AtomicUsize,
+    /// Bytes on the way.
+    in_flight: AtomicU64,
+    /// So many may be on the way though the window is smaller, since this time.
+    reprieve: AtomicU64,
+    reprieved: AtomicU64,
+    /// The round trip, in nanoseconds.
+    rtt: AtomicU64,
+    /// When an answer came that had been on its way for much longer, and none since that had not.
+    late: AtomicU64,
 }
+
+/// By how much a round trip may exceed twice what it was until now, and be one. What is answered when a peer goes on that
+/// was stopped, or when another path brings the answer, says nothing of how far it is; noq takes it for a round trip.
+const SLACK: u64 = 100_000_000;
 
 impl Answers {
     fn new(epoch: Instant) -> Self {
@@ -36,6 +49,11 @@ impl Answers {
             answered_sent: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             unanswered: AtomicUsize::new(0),
+            in_flight: AtomicU64::new(0),
+            reprieve: AtomicU64::new(0),
+            reprieved: AtomicU64::new(0),
+            rtt: AtomicU64::new(0),
+            late: AtomicU64::new(0),
         }
     }
 
@@ -64,10 +82,54 @@ impl Answers {
     }
 
     fn on_answer(&self, now: Instant, sent: Instant) {
-        let sent = self.since_epoch(sent);
+        let (now, sent) = (self.since_epoch(now), self.since_epoch(sent));
         self.answered_sent.fetch_max(sent, Ordering::Relaxed);
-        self.answered
-            .store(self.since_epoch(now), Ordering::Relaxed);
+        self.answered.store(now, Ordering::Relaxed);
+        if sent >= self.reprieved.load(Ordering::Relaxed) {
+            self.reprieve.store(0, Ordering::Relaxed);
+        }
+        self.measure(now, sent);
+    }
+
+    fn measure(&self, now: u64, sent: u64) {
+        let (sample, rtt) = (now.saturating_sub(sent), self.rtt.load(Ordering::Relaxed));
+        let late = self.late.load(Ordering::Relaxed);
+        if rtt > 0 && sample > 2 * rtt + SLACK && (late == 0 || sent < late) {
+            self.late.fetch_max(now, Ordering::Relaxed);
+            return;
+        }
+        self.late.store(0, Ordering::Relaxed);
+        let rtt = if rtt == 0 {
+            sample
+        } else {
+            (7 * rtt + sample) / 8
+        };
+        self.rtt.store(rtt, Ordering::Relaxed);
+    }
+
+    /// The round trip as answers show it; none before the first.
+    pub fn rtt(&self) -> Option<Duration> {
+        let rtt = self.rtt.load(Ordering::Relaxed);
+        (rtt > 0).then(|| Duration::from_nanos(rtt))
+    }
+
+    /// Let so many bytes more be sent though the window may be full, until one of them is answered.
+    ///
+    /// What a silent path has lost fills its window until an answer shows that it is lost; and noq then sends not even
+    /// acknowledgements and the responses to challenges, without which the peer may not answer.
+    pub fn reprieve(&self, now: Instant, bytes: u64) {
+        if self.is_waiting() {
+            let allowed = self.in_flight.load(Ordering::Relaxed) + bytes;
+            self.reprieve.store(allowed, Ordering::Relaxed);
+            self.reprieved
+                .store(self.since_epoch(now), Ordering::Relaxed);
+        }
+    }
+
+    fn left(&self, bytes: u64) {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        self.in_flight
+            .store(in_flight.saturating_sub(bytes), Ordering::Relaxed);
     }
 
     fn is_waiting(&self) -> bool {
@@ -79,6 +141,17 @@ impl Answers {
         let asked = self.asked.load(Ordering::Relaxed);
         let since = asked.max(self.answered.load(Ordering::Relaxed));
         self.is_waiting().then(|| self.instant(since))?
+    }
+
+    /// How long things went on being sent after the last one that is answered.
+    pub fn went_on(&self) -> Duration {
+        let last = self.last_sent.load(Ordering::Relaxed);
+        let answered = self.answered_sent.load(Ordering::Relaxed);
+        let since = match answered {
+            0 => self.asked.load(Ordering::Relaxed),
+            answered => answered,
+        };
+        Duration::from_nanos(last.saturating_sub(since))
     }
 
     /// How many packets have been sent after the last one that is answered.
@@ -100,7 +173,12 @@ struct Listening {
     /// have numbers, too.
     unanswered: VecDeque<u64>,
     answers: Arc<Answers>,
+    /// The round trip as noq has it.
+    rtt: Duration,
 }
+
+/// By how many times noq's round trip may exceed ours.
+const FAR: u32 = 2;
 
 impl Listening {
     fn new(controller: Box<dyn Controller>, now: Instant) -> Self {
@@ -108,6 +186,7 @@ impl Listening {
             controller,
             unanswered: VecDeque::new(),
             answers: Arc::new(Answers::new(now)),
+            rtt: Duration::ZERO,
         }
     }
 
@@ -143,6 +222,9 @@ impl ControllerFactory for Listeners {
 impl Controller for Listening {
     fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
         self.answers.on_sent(now);
+        self.answers
+            .in_flight
+            .fetch_add(bytes.into(), Ordering::Relaxed);
         self.unanswered.push_back(pn);
         self.count();
         self.controller.on_packet_sent(now, bytes, pn);
@@ -158,7 +240,9 @@ impl Controller for Listening {
         rtt: &RttEstimator,
     ) {
         self.answers.on_answer(now, sent);
+        self.answers.left(bytes);
         self.answered(pn);
+        self.rtt = rtt.get();
         self.controller
             .on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
@@ -202,6 +286,7 @@ impl Controller for Listening {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
+        self.answers.left(lost_bytes.into());
         self.controller.on_packet_lost(lost_bytes, pn, now);
     }
 
@@ -223,11 +308,19 @@ impl Controller for Listening {
     }
 
     fn window(&self) -> u64 {
-        self.controller.window()
+        let reprieve = self.answers.reprieve.load(Ordering::Relaxed);
+        self.controller.window().max(reprieve)
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        self.controller.metrics()
+        let mut metrics = self.controller.metrics();
+        // noq paces a window over its round trip, which is most of a minute for a while after a peer was stopped.
+        if let Some(rtt) = self.answers.rtt().filter(|rtt| self.rtt > FAR * *rtt) {
+            let window = metrics.congestion_window as f64;
+            let rate = window * 1.25 / rtt.as_secs_f64();
+            metrics.pacing_rate.get_or_insert(rate as u64);
+        }
+        metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -235,6 +328,7 @@ impl Controller for Listening {
             controller: self.controller.clone_box(),
             unanswered: self.unanswered.clone(),
             answers: self.answers.clone(),
+            rtt: self.rtt,
         })
     }
 
@@ -271,6 +365,60 @@ mod tests {
         answers.on_answer(at(910), at(0));
         assert_eq!(answers.waiting_since(), Some(at(910)));
         assert_eq!(answers.last(), Some(at(910)));
+    }
+
+    #[test]
+    fn what_is_answered_late_once_is_no_round_trip() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let answers = Answers::new(start);
+        let rtt = || answers.rtt().unwrap().as_millis();
+        answers.on_answer(at(100), at(0));
+        // All that was sent in a minute is answered in the end, be it in one packet or many.
+        for sent in (0..60_000).step_by(250) {
+            answers.on_answer(at(60_100), at(sent));
+            assert!(rtt() <= 200, "{}", rtt());
+        }
+        let before = rtt();
+        answers.on_answer(at(60_200), at(60_100));
+        assert!(rtt() <= before);
+        // It has become that far.
+        for sent in (61_000..121_000).step_by(1_000) {
+            answers.on_answer(at(sent + 900), at(sent));
+        }
+        assert!(rtt() > 800, "{}", rtt());
+    }
+
+    #[test]
+    fn a_reprieve_lasts_until_something_sent_in_it_is_answered() {
+        let now = Instant::now();
+        let at = |millis| now + Duration::from_millis(millis);
+        let mut listening = Listening::new(Arc::new(Bursts::default()).build(now, 1200), now);
+        let window = listening.window();
+        for number in 0..window / 1200 {
+            listening.on_packet_sent(now, 1200, number);
+        }
+        listening.answers.reprieve(at(500), 1500);
+        assert_eq!(listening.window(), window + 1500);
+        listening.answers.on_answer(at(600), at(0));
+        assert_eq!(listening.window(), window + 1500);
+        listening.answers.on_answer(at(700), at(600));
+        assert_eq!(listening.window(), window);
+    }
+
+    #[test]
+    fn a_path_on_which_things_went_on_being_sent_was_silent_though_an_older_one_is_answered() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let answers = Answers::new(start);
+        for millis in [0, 300, 900] {
+            answers.on_sent(at(millis));
+        }
+        assert_eq!(answers.went_on(), Duration::from_millis(900));
+        answers.on_answer(at(5000), at(300));
+        assert_eq!(answers.went_on(), Duration::from_millis(600));
+        answers.on_answer(at(5000), at(900));
+        assert_eq!(answers.went_on(), Duration::ZERO);
     }
 
     #[test]

@@ -16,10 +16,9 @@ use rustls::pki_types::CertificateDer;
 
 use crate::moves::{Ends, Move};
 use crate::nat::Probes;
-use crate::path::{PathLoss, Paths};
+use crate::path::{PathLoss, Paths, Timeouts};
 use crate::reassembly::Reassembly;
 use crate::tls::{PeerKey, peer_key};
-use crate::watch::Watch;
 use crate::whereabouts::Whereabouts;
 
 /// Chunks of a stream that noq may hold: it takes 2048, and what comes before the next `collect` must fit as well.
@@ -131,9 +130,8 @@ pub struct Connection {
     pub whereabouts: Whereabouts,
     /// To these addresses, where to send from until noq has learnt it from the peer's answers.
     pub first_local: Vec<Ends>,
-    pub moved: Option<Move>,
-    /// From which of our addresses what is sent really leaves, by noq's idea of it.
-    pub relocated: Vec<(IpAddr, IpAddr)>,
+    /// Its paths that are elsewhere than noq knows. Of a client at most one, where it is and then where it was before.
+    pub moves: Vec<Move>,
     /// No longer counted among the handshakes under way.
     pub handshake_over: bool,
     pub drained: bool,
@@ -145,7 +143,7 @@ impl Connection {
         handle: ConnectionHandle,
         quic: noq_proto::Connection,
         receive_window: u64,
-        watch: Watch,
+        timeouts: Timeouts,
     ) -> Self {
         let mut connection = Self {
             id,
@@ -164,12 +162,11 @@ impl Connection {
             was_connected: false,
             race: None,
             initial_id: None,
-            paths: Paths::new(watch),
+            paths: Paths::new(timeouts),
             probes: Probes::default(),
             whereabouts: Whereabouts::default(),
             first_local: Vec::new(),
-            moved: None,
-            relocated: Vec::new(),
+            moves: Vec::new(),
             handshake_over: false,
             drained: false,
         };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
@@ -20,11 +20,11 @@ use crate::clock::Clock;
 use crate::connection::{Connection, Event};
 use crate::demux::{Protocol, classify};
 use crate::moves::{Move, Moves};
+use crate::path::Timeouts;
 use crate::race::Races;
 use crate::route::Routes;
 use crate::seeded::Seeded;
 use crate::tls::{Credentials, PeerKey, server_name};
-use crate::watch::Watch;
 use crate::{nat, whereabouts};
 
 /// Transmits that one connection may make before the others have their turn.
@@ -83,8 +83,7 @@ pub struct Engine {
     transport: Arc<TransportConfig>,
     credentials: Arc<Credentials>,
     receive_window: u64,
-    path_idle_timeout: Duration,
-    path_keep_alive: Duration,
+    timeouts: Timeouts,
     /// By noq's connection handle, which is a slab index and comes back into use.
     connections: Vec<Option<Box<Connection>>>,
     made: u64,
@@ -117,8 +116,7 @@ impl Engine {
         mut transport: TransportConfig,
         mut server_transport: TransportConfig,
         receive_window: u64,
-        path_idle_timeout: Duration,
-        path_keep_alive: Duration,
+        timeouts: Timeouts,
         clock: Option<Arc<Clock>>,
         seeded: Option<Seeded>,
     ) -> Result<Self, rustls::Error> {
@@ -149,8 +147,7 @@ impl Engine {
             transport: Arc::new(transport),
             credentials,
             receive_window,
-            path_idle_timeout,
-            path_keep_alive,
+            timeouts,
             connections: Vec::new(),
             made: 0,
             admission: Admission::default(),
@@ -199,7 +196,7 @@ impl Engine {
         let id = self.adopt(handle, quic);
         if let Some(connection) = self.connection(id) {
             connection.first_local = local.map(|local| (remote, local)).into_iter().collect();
-            connection.moved = moved;
+            connection.moves = moved.into_iter().collect();
             connection.race = attempt.race;
         }
         if let Some(race) = attempt.race {
@@ -215,13 +212,7 @@ impl Engine {
         if self.connections.len() <= handle.0 {
             self.connections.resize_with(handle.0 + 1, || None);
         }
-        let connection = Connection::new(
-            id,
-            handle,
-            quic,
-            self.receive_window,
-            Watch::new(self.path_idle_timeout, self.path_keep_alive),
-        );
+        let connection = Connection::new(id, handle, quic, self.receive_window, self.timeouts);
         self.connections[handle.0] = Some(Box::new(connection));
         self.unsettle(handle);
         id
@@ -253,7 +244,7 @@ impl Engine {
     /// Whether a connection follows this move.
     pub fn follows(&self, moved: Move) -> bool {
         let mut connections = self.connections.iter().flatten();
-        connections.any(|connection| connection.moved == Some(moved))
+        connections.any(|connection| connection.moves.contains(&moved))
     }
 
     pub fn connection_ids(&self) -> Vec<u64> {
@@ -346,7 +337,9 @@ impl Engine {
                     if !connection.may_come_from(now, path.remote(), budgets) {
                         return;
                     }
-                    connection.moved = connection.moved.or(moved);
+                    if connection.moves.is_empty() {
+                        connection.moves.extend(moved);
+                    }
                     connection.handle_event(now, event);
                     connection.came_from(now, path.remote(), budgets);
                     self.decide_race(now, handle);
@@ -416,7 +409,7 @@ impl Engine {
                 self.admission.begun(initial_id);
                 if let Some(connection) = self.find(id) {
                     connection.initial_id = Some(initial_id);
-                    connection.moved = moved;
+                    connection.moves = moved.into_iter().collect();
                 }
             }
             Err(error) => {
@@ -472,6 +465,7 @@ impl Engine {
             if self.turn == 0 {
                 connection.collect(now);
                 connection.keep_paths(now);
+                connection.note_migrations(now);
                 connection.recover_lost(now);
                 connection.replace_numbers(now);
             }
@@ -550,7 +544,13 @@ impl Engine {
         {
             self.admission.over(initial_id);
         }
-        let (race, moved) = (connection.race, connection.moved);
+        let race = connection.race;
+        let has_moved = !connection.moves.is_empty();
+        let moves = if drained {
+            std::mem::take(&mut connection.moves)
+        } else {
+            Vec::new()
+        };
         let deadline = connection.next_timeout().filter(|_| !drained);
         if deadline != connection.deadline {
             if let Some(old) = connection.deadline {
@@ -566,12 +566,12 @@ impl Engine {
                 self.races.leave(race, id);
             }
             self.connections[handle.0] = None;
-            if let Some(moved) = moved {
+            for moved in moves {
                 self.forget_move(moved);
             }
             self.events.push((id, Event::Drained));
-        } else if moved.is_some() {
-            self.end_move(id);
+        } else if has_moved {
+            self.end_moves(id);
         }
     }
 

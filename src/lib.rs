@@ -16,6 +16,7 @@ mod demux;
 mod driver;
 mod engine;
 mod guardian;
+mod migration;
 mod moves;
 mod nat;
 mod path;

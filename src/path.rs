@@ -12,6 +12,7 @@ use noq_proto::{
 };
 
 use crate::connection::{Connection, Event};
+use crate::migration::Migrations;
 use crate::watch::Watch;
 
 /// How many paths a connection may have at once: one in use, a relay, another family, and one that is being tried.
@@ -28,6 +29,14 @@ pub const SILENT: VarInt = VarInt::from_u32(0x3e76);
 const BETWEEN_COUNTS: Duration = Duration::from_secs(1);
 /// What a client may so get beyond `MAX_PATHS`, for it can say more than once that it gives a path up.
 const MOST_REPLACED: u64 = 1000;
+
+/// After how long a connection ends in silence; a path in use is given up; and one that is not in use is pinged.
+#[derive(Clone, Copy)]
+pub struct Timeouts {
+    pub idle: Duration,
+    pub path_idle: Duration,
+    pub path_keep_alive: Duration,
+}
 
 /// What noq does not keep about a connection's paths.
 pub struct Paths {
@@ -49,11 +58,14 @@ pub struct Paths {
     counted: Option<Instant>,
     /// As the accepting side: what the client wants of paths that have not reached us yet.
     wanted: BTreeMap<PathId, PathStatus>,
+    pub migrations: Migrations,
     pub watch: Watch,
+    /// By how much timers may run early: less than the connection's idle timeout, which is one of them.
+    most_early: Duration,
 }
 
 impl Paths {
-    pub fn new(watch: Watch) -> Self {
+    pub fn new(timeouts: Timeouts) -> Self {
         Self {
             validated: BTreeSet::from([PathId::ZERO]),
             abandoned: BTreeSet::new(),
@@ -64,7 +76,9 @@ impl Paths {
             replaced: 0,
             counted: None,
             wanted: BTreeMap::new(),
-            watch,
+            migrations: Migrations::default(),
+            watch: Watch::new(timeouts.path_idle, timeouts.path_keep_alive),
+            most_early: timeouts.idle * 9 / 10,
         }
     }
 }
@@ -132,9 +146,14 @@ impl Connection {
     ///
     /// Once both sides have abandoned a path, noq waits three probe timeouts for late acknowledgements before it takes
     /// what is left for lost. One that was silent for so long that it was given up has none on their way; so the timers
-    /// until then are run at once. What else they do is early by less than a second: a probe, an acknowledgement.
+    /// until then are run at once. What else they do is early as well: a probe, an acknowledgement. But a
+    /// path that is being validated at another address would be given up, so that is waited for.
     pub fn recover_lost(&mut self, now: Instant) {
-        if self.paths.failed.is_empty() || self.quic.is_closed() || self.open_paths().is_empty() {
+        if self.paths.failed.is_empty()
+            || self.quic.is_closed()
+            || self.open_paths().is_empty()
+            || self.is_migrating(now)
+        {
             return;
         }
         let frames = self.quic.stats().frame_rx.path_abandon;
@@ -143,7 +162,8 @@ impl Connection {
         }
         for path in self.paths.failed.clone() {
             let rtt = self.quic.rtt(path).unwrap_or_default();
-            let limit = now + 3 * (10 * rtt + LONGEST_ACK_DELAY);
+            let wait = 3 * (10 * rtt + LONGEST_ACK_DELAY);
+            let limit = now + wait.min(self.paths.most_early);
             while self.paths.failed.contains(&path)
                 && let Some(time) = self.quic.poll_timeout().filter(|time| *time <= limit)
             {
@@ -195,7 +215,8 @@ impl Connection {
             PathEvent::Established { id, .. } => {
                 self.paths.validated.insert(id);
                 self.agree_on_status(id);
-                let remote = self.quic.network_path(id).ok()?.remote();
+                let ends = self.quic.network_path(id).ok()?;
+                let (remote, _) = self.seen(ends.remote(), ends.local_ip());
                 Some(Event::PathOpened(id, remote))
             }
             PathEvent::Abandoned { id, reason, .. } => {

@@ -34,6 +34,15 @@ pub fn is_synthetic(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.octets().starts_with(&PREFIX))
 }
 
+/// An address of the same network that no relay has, and no peer.
+pub fn synthetic_peer(number: u32) -> IpAddr {
+    let mut octets = [0; 16];
+    octets[..PREFIX.len()].copy_from_slice(&PREFIX);
+    octets[PREFIX.len() + 1] = 1;
+    octets[12..].copy_from_slice(&number.to_be_bytes());
+    Ipv6Addr::from(octets).into()
+}
+
 /// What was to go or came through a relay, and did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops {

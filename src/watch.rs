@@ -48,6 +48,8 @@ struct Seen {
     packets: u64,
     lost: u64,
     loss: f64,
+    /// Until when what is found lost was so in an outage, which says nothing of how lucky packets are otherwise.
+    outage: Option<Instant>,
     /// Since when enough is unanswered for the path not to be merely unlucky.
     convicted: Option<Instant>,
     /// Datagrams and pings received, and datagrams sent, at the last look.
@@ -263,6 +265,7 @@ impl Connection {
                         packets: stats.sent_packets,
                         lost: stats.lost_packets,
                         loss: 0.0,
+                        outage: None,
                         convicted: None,
                         heard: None,
                         spoke: now,
@@ -284,6 +287,10 @@ impl Connection {
                 seen.sent = stats.udp_tx.datagrams;
                 seen.spoke = now;
                 seen.spoke_again.get_or_insert(now);
+            }
+            let waiting = seen.answers.waiting_since();
+            if waiting.is_some_and(|since| now >= since + patience) {
+                seen.outage = Some(now + patience);
             }
             seen.weigh(now, stats.sent_packets, stats.lost_packets);
             let pings = stats.frame_rx.ping - seen.pings;
@@ -318,6 +325,7 @@ impl Connection {
         if let Some(seen) = self.paths.watch.paths.get_mut(&path) {
             seen.spoke_again = None;
             seen.convicted = None;
+            seen.loss = 0.0;
         }
     }
 
@@ -335,29 +343,42 @@ impl Connection {
         })
     }
 
+    /// The round trip of a path, as far as it is known. noq's is without what the peer waits to acknowledge, but takes a
+    /// silence for a long way.
+    pub fn round_trip(&self, path: PathId) -> Duration {
+        let seen = self.paths.watch.paths.get(&path);
+        let measured = seen.and_then(|seen| seen.answers.rtt());
+        let known = self.quic.rtt(path).unwrap_or_default();
+        measured.map_or(known, |rtt| rtt.min(known))
+    }
+
     /// How long a path may be silent.
     fn patience(&self, path: PathId) -> Duration {
-        let rtt = self.quic.rtt(path).unwrap_or_default();
+        let rtt = self.round_trip(path);
         self.paths.watch.idle_timeout.max(5 * rtt / 2)
     }
 
     /// How long it may be silent before it is asked.
     fn question_after(&self, path: PathId) -> Duration {
-        let rtt = self.quic.rtt(path).unwrap_or_default();
+        let rtt = self.round_trip(path);
         QUESTION_AFTER.max(2 * rtt).min(self.patience(path) / 2)
     }
 
     /// How long an answer takes at most, as a rule.
     fn answer_time(&self, path: PathId) -> Duration {
-        let rtt = self.quic.rtt(path).unwrap_or_default();
+        let rtt = self.round_trip(path);
         5 * rtt / 4 + LONGEST_ACK_DELAY
     }
 
-    /// Whether a path has been silent for longer than it should, be it given up for that or not.
+    /// Whether a path has been silent for longer than it should, be it given up for that or not. What an answer that
+    /// has come late, by another path, is for was sent before it fell silent.
     pub fn is_in_question(&self, now: Instant, path: PathId) -> bool {
-        let answers = Answers::of(&self.quic, path);
-        let since = answers.and_then(|answers| answers.waiting_since());
-        since.is_some_and(|since| now >= since + self.question_after(path))
+        let Some(answers) = Answers::of(&self.quic, path) else {
+            return false;
+        };
+        let patience = self.question_after(path);
+        let is_due = |since| now >= since + patience;
+        answers.waiting_since().is_some_and(is_due) || answers.went_on() >= patience
     }
 
     /// Since when an answer is due on a path: to what was sent, or as the validation of a new path.
@@ -430,7 +451,9 @@ impl Seen {
         let sent = (packets - self.packets) as f64;
         let gone = (lost - self.lost) as f64;
         (self.packets, self.lost) = (packets, lost);
-        self.loss += (gone - self.loss * sent) / LOSS_WINDOW.max(sent);
+        if self.outage.is_none_or(|end| now >= end) {
+            self.loss += (gone - self.loss * sent) / LOSS_WINDOW.max(sent);
+        }
         let loss = self.loss.clamp(LEAST_LOSS, 0.5);
         // A packet may be lost, and its answer, which is that to the next one, too (RFC 9000 §13.2.2).
         let lost = 1.0 - (1.0 - loss) * (1.0 - loss);

@@ -262,16 +262,16 @@ class Connection:
         engine goes on as if nothing had changed. For a path that has been silent: what was lost shows at once. Raises
         `PathRefused` when there is no such path, and `ConnectionGone`."""
 
-    def relocate_path(self, path: int, local: str) -> None:
-        """As the server: send from another address on this path from now on, for the one that it had is gone. Raises
-        `PathRefused` when there is no such path, and `ConnectionGone`."""
+    def relocate(self, remote: Address, local: str) -> None:
+        """As the server: let the client go on between these ends, which checks have found to reach each other. What
+        comes to another local address than a path's own is dropped otherwise. Raises `ConnectionGone`."""
 
     def silence(self) -> float:
         """For how many seconds something has waited for an answer, on any path, while none has come on any; 0 when
         nothing waits. Raises `ConnectionGone`."""
 
     def nudge(self) -> None:
-        """After a silence: send at once what would wait for the next probe timeout. Raises `ConnectionGone`."""
+        """After a silence: have something answered at once, which shows what was lost. Raises `ConnectionGone`."""
 
     def set_path_status(self, path: int, *, backup: bool) -> None:
         """Send data over a path, or as a backup only while no validated path is available. With several available

@@ -16,34 +16,27 @@ _TICK = 0.25
 _IDLE_TICK = 2.0
 """The same, after a while in which nothing was sent and nothing came: each time twice as long, and at most this."""
 _LONG = 0.5
-"""Seconds of silence after which what was lost is not left to wait for the next probe timeout."""
+"""Seconds of silence after which an answer is asked for at each look: a probe timeout has been doubled by then, and
+will be again."""
 _FLOW = 4
 """Looks in a row at which something had come, after which it is asked for when it stops: a question and its answer are
 no flow, else the two sides would ask each other forever."""
-_DEAF = 1.0
-"""Seconds in which nothing came at all after which an answer to what comes is not left to wait for it either: while
-more is on its way than may be, noq acknowledges nothing. Doubled each time, for it costs connection ids."""
 
 
 class Hearing:
     """Looks at one connection's counts, and tells when the peer is silent that should not be."""
 
-    def __init__(
-        self, native: _native.Connection, pump: Pump, on_tick: Callable[[], None], nudges: bool = True
-    ) -> None:
+    def __init__(self, native: _native.Connection, pump: Pump, on_tick: Callable[[], None]) -> None:
         """`on_tick`: called after each look."""
         self._native = native
         self._pump = pump
         self._on_tick = on_tick
-        self._nudges = nudges
         self._loop = asyncio.get_running_loop()
         self._silence = 0.0
         self._sent = self._received = 0
         self._flow = 0
         """At so many looks in a row something had come."""
-        self._came, self._deaf = self._loop.time(), _DEAF
-        self._is_due = False
-        """The peer has spoken again, and was not answered yet."""
+        self._came = self._loop.time()
         self._pause = _TICK
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(_TICK, _wake, weakref.ref(self))
 
@@ -80,13 +73,13 @@ class Hearing:
         """Returns whether anything happens."""
         stats, silence = self._native.stats(), self._native.silence()
         sent, received = stats["sent_datagrams"], stats["received_datagrams"]
-        is_answered = silence < _LONG <= self._silence and self._nudges
-        if is_answered or self._is_called(silence, heard=received != self._received):
+        if max(silence, self._silence) >= _LONG:
             self._native.nudge()
             self._pump.wake()
         self._silence = silence
         active = (sent, received) != (self._sent, self._received) or silence > 0
         if received != self._received:
+            self._came = self._loop.time()
             self._flow += 1
         else:
             # Who only receives is owed nothing, and would never learn that it is not reached any more.
@@ -95,21 +88,6 @@ class Hearing:
             self._flow = 0
         self._sent, self._received = sent, received
         return active
-
-    def _is_called(self, silence: float, *, heard: bool) -> bool:
-        """Whether the peer speaks again of which nothing had come for a while, and there is one way to answer."""
-        if silence < _LONG:
-            self._deaf, self._is_due = _DEAF, False
-        if heard:
-            now = self._loop.time()
-            pause, self._came = now - self._came, now
-            self._is_due |= silence >= _LONG and pause >= self._deaf
-        # A server that was nudged can't tell two paths to one address apart by where they leave.
-        if not self._is_due or (not self._nudges and len(self._native.paths()) > 1):
-            return False
-        self._is_due = False
-        self._deaf *= 2
-        return True
 
     def _ask(self) -> None:
         for path in self._native.paths():

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 from quice import _native
 from quice.checks import ConnectivityChecks
 from quice.hearing import Hearing
-from quice.ice import CandidateKind, CandidatePair
+from quice.ice import CandidatePair
 from quice.surroundings import Surroundings
 from quice.wire import Address
 
@@ -28,6 +28,9 @@ _SUSPICION = 1.0
 _CUT_OFF = 0.5
 """Seconds without any answer after which a path is moved to the pair that the checks have found, rather than left for
 another: what was lost on it is sent again at once then."""
+_SETTLING = 1.0
+"""Seconds that another pair has to show that it works before a third is tried. So long after a path has moved no other
+is opened where it was, as what comes from there is for the one that has moved."""
 _TRIAL = 2.5
 """Seconds for which another path is tried beside the silent one."""
 _HOPE = 20.0
@@ -78,7 +81,10 @@ class PathKeeper:
         self._paths: dict[int, CandidatePair] = {0: first}
         self._validated = {0}
         self._origins: dict[int, Way] = {}
-        """Where paths were that have moved."""
+        """Where paths were at first that have moved, and are yet to the engine: none is opened there beside them."""
+        self._left: Way | None = None
+        """Where one was before it moved, and until when that is not settled."""
+        self._settled = float("-inf")
         self.selected = first
         """The pair that is to carry data."""
         self.on_ranked: Callable[[], None] = unheard
@@ -105,6 +111,8 @@ class PathKeeper:
     def select(self, pair: CandidatePair, *, urgent: bool) -> None:
         """Have this pair carry data. urgent: what carried it does not work any more, as one side has found."""
         former, self.selected, self._agreed = self.selected, pair, True
+        # The peer is heard on it after a round trip at least.
+        self._trial, self._trial_ends = None, self._loop.time() + _SETTLING
         # Since then it may have come back, or be another one already.
         is_cut_off = self._is_cut_off or (urgent and self._hearing.pause >= _CUT_OFF)
         with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
@@ -155,7 +163,7 @@ class PathKeeper:
             # It works, where the other is silent.
             with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
                 before = self._path_of(self.selected)
-                if before is not None and _far_end(self._paths[before]) == _far_end(pair):
+                if before is not None and self._paths[before].remote.address == pair.remote.address:
                     self._move(before, pair)
                 self.selected, self._trial = pair, None
         self._keep()
@@ -188,15 +196,22 @@ class PathKeeper:
         if self._closed:
             return
         now, silence = self._loop.time(), self._hearing.silence
+        if silence < _SUSPICION:
+            # What was silent is not any more.
+            self._trial = None
         if now >= self._trial_ends:
             self._trial = None
             if _SUSPICION <= silence <= _HOPE:
                 self._try_another(now)
-        if len(self._paths) > 1 or self._trial is not None or self._path_of(self.selected) is None:
+        if any(self._path_of(pair) is None for pair in self._wanted) or len(self._paths) > 1 or self._trial is not None:
             self._keep()
 
+    @property
+    def _is_settling(self) -> bool:
+        return self._loop.time() < self._settled
+
     def _try_another(self, now: float) -> None:
-        used = [_way(pair) for pair in self._paths.values()]
+        used = [*map(_way, self._paths.values()), *self._origins.values()]
         self._trial_ends = now + _TRIAL
         self._trial = next((pair for pair in self._checks.pairs if pair.is_valid and _way(pair) not in used), None)
         if self._trial is None and self._agreed:
@@ -216,7 +231,7 @@ class PathKeeper:
                 return
             wanted = self._wanted
             for pair in wanted:
-                if self._path_of(pair) is None:
+                if self._path_of(pair) is None and not (_way(pair) == self._left and self._is_settling):
                     self._open(pair)
             self._rank([_way(pair) for pair in wanted])
             self._pump.wake()
@@ -233,21 +248,17 @@ class PathKeeper:
         """Let a path go on over this pair, if that is better than another path beside it."""
         path = next((path for path, way in self._origins.items() if way == _way(pair)), None)
         if path is None and is_cut_off:
-            path = self._movable(former, pair)
+            path = self._path_of(former)
+            path = next(iter(self._paths), None) if path is None else path
         if path is not None:
             self._move(path, pair)
-
-    def _movable(self, former: CandidatePair, pair: CandidatePair) -> int | None:
-        """A path that can go on over this pair: that of the one before, if possible."""
-        fitting = [path for path, each in self._paths.items() if _far_end(each) == _far_end(pair)]
-        before = self._path_of(former)
-        return before if before in fitting else next(iter(fitting), None)
 
     def _move(self, path: int, pair: CandidatePair) -> None:
         """Let a path go on over this pair, and no other."""
         self._relays.open(pair.base, pair.remote.address, self)
         self._native.move_path(path, pair.remote.address, self._relays.host_of(pair.base))
-        self._origins.setdefault(path, _way(self._paths[path]))
+        self._left, self._settled = _way(self._paths[path]), self._loop.time() + _SETTLING
+        self._origins.setdefault(path, self._left)
         self._paths = {path: pair}
         self._validated.add(path)
         self._compared.clear()
@@ -262,11 +273,16 @@ class PathKeeper:
 
     @property
     def _reserve(self) -> CandidatePair | None:
-        """A pair through a relay, beside a direct one that is in use: the one that has a path, if there is one."""
+        """A pair through a relay, beside a direct one that is in use: one that has a path and is still valid, if there
+        is one. A relay that was restarted has other addresses than before, and nobody tells."""
         if self.selected.relays:
             return None
-        valid = (pair for pair in self._checks.pairs if pair.is_valid)
-        return next((pair for pair in (*self._paths.values(), *valid) if pair.relays), None)
+        taken = self._origins.values()
+        valid = [pair for pair in self._checks.pairs if pair.is_valid and pair.relays and _way(pair) not in taken]
+        open_ = [pair for pair in self._paths.values() if pair.relays]
+        ways = [_way(pair) for pair in valid]
+        confirmed = [pair for pair in open_ if _way(pair) in ways]
+        return next(iter((*confirmed, *valid, *open_)), None)
 
     def _open(self, pair: CandidatePair) -> None:
         remote = pair.remote.address
@@ -290,6 +306,7 @@ class PathKeeper:
                 self._native.set_path_status(path, backup=True)
             if path not in self._compared and _way(pair) not in wanted:
                 self._native.close_path(path)
+        self._relays.release(self, {remote for _, remote in (*wanted, *map(_way, self._paths.values()))})
         self.on_ranked()
 
     def _path_of(self, pair: CandidatePair) -> int | None:
@@ -303,10 +320,3 @@ def unheard() -> None:
 
 def _way(pair: CandidatePair) -> Way:
     return pair.base, pair.remote.address
-
-
-def _far_end(pair: CandidatePair) -> Hashable:
-    """What tells a pair's end at the server from its other ends, as far as is known here: a path that goes on elsewhere
-    must end at the same one, for a server drops what comes to another."""
-    remote = pair.remote
-    return remote.address if remote.kind is CandidateKind.RELAYED else remote.address.ip.version

@@ -154,8 +154,10 @@ class Upkeep:
         """Ours, by their ufrags, from the last one that was answered on."""
         self._relayed: set[Address] = set()
         """Where relays of the peer's are or were."""
+        self._relocated: Address | None = None
+        """As the server: where the client was last found to be, whether it has come there or not."""
         self._loop = asyncio.get_running_loop()
-        self._hearing = Hearing(connection._native, surroundings.pump, self._on_tick, nudges=leads)
+        self._hearing = Hearing(connection._native, surroundings.pump, self._on_tick)
         self._next_try, self._try_pause = _SUSPICION, _FIRST_PAUSE
         self._retry, _ = _RETRIES
         self._timer: asyncio.TimerHandle | None = None
@@ -235,6 +237,8 @@ class Upkeep:
             await self._call_by_rendezvous(ongoing)
             return
         self._offers.append(offer.ufrag)
+        # It is somewhere else than before, or has reason to think so.
+        self._retry, _ = _RETRIES
         if not isinstance(signalling, InbandSignalling):
             # The peer does not get through to us: perhaps it is we who are not where we were.
             self.surroundings.doubt()
@@ -381,25 +385,31 @@ class Upkeep:
         await signalling.close()
 
     def _hold_relays(self) -> None:
-        """Keep the channels of the paths that lead through relays of ours, whoever has asked for them."""
+        """Keep the channels of the paths that lead through relays of ours, whoever wanted them, and no others."""
+        relays = self.surroundings.relays
+        keep = {self._relocated}
         with contextlib.suppress(_native.ConnectionGone):
             for path in self.connection._native.paths():
                 local = cast("tuple[str, int] | None", path["local"])
                 if local is not None:
                     remote = Address(*cast("tuple[str, int]", path["remote"]))
-                    self.surroundings.relays.hold(local[0], remote, self)
+                    relays.hold(local[0], remote, self)
+                    keep.add(remote)
+            relays.release(self, keep)
 
     def _relocate(self, pair: CandidatePair) -> None:
-        """As the server, where a path's own end is gone: answer from where this side is now."""
+        """As the server, let the client go on over this pair, which leads elsewhere than its paths did."""
         surroundings, native = self.surroundings, self.connection._native
-        here = {base.address.host for base in surroundings.bases}
-        with contextlib.suppress(_native.ConnectionGone, _native.PathRefused):
-            for path in native.paths():
-                local = cast("tuple[str, int] | None", path["local"])
-                if local is None or local[0] in here or surroundings.relays.is_host(local[0]):
-                    continue
-                surroundings.relays.open(pair.base, pair.remote.address, self)
-                native.relocate_path(cast("int", path["id"]), surroundings.relays.host_of(pair.base))
+        local, remote = surroundings.relays.host_of(pair.base), pair.remote.address
+        with contextlib.suppress(_native.ConnectionGone):
+            ends = [(cast("tuple[str, int] | None", path["local"]), path["remote"]) for path in native.paths()]
+            is_there = any(here is not None and (here[0], there) == (local, remote) for here, there in ends)
+            # After a silence the client may have given up the path that is there, and go on with another.
+            if is_there and self._hearing.silence < _SUSPICION:
+                return
+            surroundings.relays.open(pair.base, remote, self)
+            self._relocated = remote
+            native.relocate(remote, local)
             surroundings.pump.wake()
 
     def _is_relayed(self, remote: Address) -> bool:
@@ -463,11 +473,11 @@ class Upkeep:
         if self._closed or not self.leads or self.connection._control is None:
             return
         self._timer = self._loop.call_later(self._retry, self._try_again)
-        self._retry = min(2 * self._retry, _RETRIES[1])
 
     def _try_again(self) -> None:
         self._timer = None
         if self._wants_better:
+            self._retry = min(2 * self._retry, _RETRIES[1])
             self.negotiate()
         else:
             self._retry, _ = _RETRIES

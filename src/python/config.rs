@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::nat::MAX_ADDRESSES;
-use crate::path::MAX_PATHS;
+use crate::path::{MAX_PATHS, Timeouts};
 use crate::tls::Credentials;
 use crate::watch::MIN_IDLE_TIMEOUT;
 
@@ -38,18 +38,18 @@ impl Settings {
         self.connection_window
     }
 
-    pub fn path_idle_timeout(&self) -> PyResult<Duration> {
-        seconds("path_idle_timeout", self.path_idle_timeout)
-            .ok()
-            .filter(|timeout| *timeout >= MIN_IDLE_TIMEOUT)
-            .ok_or_else(|| wrong("path_idle_timeout"))
-    }
-
-    pub fn path_keep_alive(&self) -> PyResult<Duration> {
-        seconds("path_keep_alive", self.path_keep_alive)
-            .ok()
-            .filter(|interval| *interval >= MIN_IDLE_TIMEOUT)
-            .ok_or_else(|| wrong("path_keep_alive"))
+    pub fn timeouts(&self) -> PyResult<Timeouts> {
+        let of_paths = |name, value| {
+            seconds(name, value)
+                .ok()
+                .filter(|time| *time >= MIN_IDLE_TIMEOUT)
+                .ok_or_else(|| wrong(name))
+        };
+        Ok(Timeouts {
+            idle: seconds("idle_timeout", self.idle_timeout)?,
+            path_idle: of_paths("path_idle_timeout", self.path_idle_timeout)?,
+            path_keep_alive: of_paths("path_keep_alive", self.path_keep_alive)?,
+        })
     }
 
     /// `reserved_streams`: bidirectional streams that the peer may open beside `max_streams`.

@@ -282,10 +282,13 @@ impl PyConnection {
         }
         self.with_state(|state| {
             let now = state.now();
-            found(state, self.id)?
+            let path = found(state, self.id)?
                 .open_path(now, remote, local, status(backup))
-                .map(|path| path.map(path_number))
-                .map_err(|error| PathRefused::new_err(error.to_string()))
+                .map_err(|error| PathRefused::new_err(error.to_string()))?;
+            if let (Some(_), Some(local)) = (path, local) {
+                state.engine.vacate(self.id, (remote, local));
+            }
+            Ok(path.map(path_number))
         })
     }
 
@@ -311,20 +314,18 @@ impl PyConnection {
         })
     }
 
-    /// As the server: send from another address on this path.
-    fn relocate_path(&self, path: u32, local: &str) -> PyResult<()> {
-        let local = host_ip(local)?;
+    /// As the server: let the client go on between these ends, where its paths' ends here are gone.
+    fn relocate(&self, remote: HostPort, local: &str) -> PyResult<()> {
+        let actual = (parse(&remote)?, host_ip(local)?);
         self.with_state(|state| {
             let now = state.now();
-            if found(state, self.id)?.relocate(now, path.into(), local) {
-                Ok(())
-            } else {
-                Err(PathRefused::new_err("there is no such path"))
-            }
+            found(state, self.id)?;
+            state.engine.relocate(now, self.id, actual);
+            Ok(())
         })
     }
 
-    /// After a silence: send at once what would wait for the next probe timeout.
+    /// In a silence: ask for an answer on every path, whatever else was lost.
     fn nudge(&self) -> PyResult<()> {
         self.with_state(|state| {
             let now = state.now();
@@ -417,6 +418,7 @@ impl PyConnection {
                 let (remote, local_ip) = connection.seen(remote, local_ip);
                 let is_backup = connection.quic.path_status(path) == Ok(PathStatus::Backup);
                 let is_validated = connection.is_path_validated(path);
+                let rtt = connection.round_trip(path);
                 let port = state.local_port(local_ip, remote);
                 let local: Option<HostPort> = local_ip.map(|ip| local_text(ip, port, remote));
                 let dict = PyDict::new(py);
@@ -425,7 +427,7 @@ impl PyConnection {
                 dict.set_item("validated", is_validated)?;
                 dict.set_item("local", local)?;
                 dict.set_item("remote", text(remote))?;
-                dict.set_item("rtt", stats.rtt.as_secs_f64())?;
+                dict.set_item("rtt", rtt.as_secs_f64())?;
                 dict.set_item("mtu", stats.current_mtu)?;
                 dict.set_item("congestion_window", stats.cwnd)?;
                 dict.set_item("sent_packets", stats.sent_packets)?;

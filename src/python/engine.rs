@@ -60,8 +60,7 @@ impl PyEngine {
             settings.transport(0)?,
             settings.transport(reserved_streams)?,
             settings.receive_window(),
-            settings.path_idle_timeout()?,
-            settings.path_keep_alive()?,
+            settings.timeouts()?,
             clock.clone(),
             seed.map(Seeded::new),
         )

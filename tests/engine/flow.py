@@ -13,13 +13,15 @@ BLOCK = random.Random(1).randbytes((1 << 20) - 17)
 
 
 class Flow:
-    """`size` bytes from the client to the server, on a stream of their own.
+    """`size` bytes from the one to the other, from the client to the server unless `down`, on a stream of their own.
 
     `push` writes what the engine takes, `pull` reads what has come, `run` does both for each instant until
     the end has been read.
     """
 
-    def __init__(self, pair: Pair, near: _native.Connection, far: _native.Connection, size: int) -> None:
+    def __init__(
+        self, pair: Pair, near: _native.Connection, far: _native.Connection, size: int, *, down: bool = False
+    ) -> None:
         stream = near.open(unidirectional=True)
         assert stream is not None
         self.stream = stream
@@ -28,6 +30,7 @@ class Flow:
         self.read = 0
         self.ended = False
         self._pair = pair
+        self._at = pair.client if down else pair.server
         self._near = near
         self._far = far
         self._finished = False
@@ -51,7 +54,7 @@ class Flow:
     def pull(self, limit: int | None = None) -> None:
         """Read what there is, at most `limit` bytes."""
         if not self._opened:
-            events = self._pair.server.seen(_native.Event.Opened)
+            events = self._at.seen(_native.Event.Opened)
             self._opened = any(event.stream == self.stream for event in events)
         if self.ended or not self._opened:
             return

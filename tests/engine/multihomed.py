@@ -22,16 +22,24 @@ class MultihomedPair(Pair):
     """Like `Pair`, but a datagram arrives from where it was sent, at the address it was sent to.
 
     `cut` holds links, as (client host, server host), on which everything is lost without a word, and `mute` (source,
-    destination) between which it is; `delays` has the links of another delay than the rest. `strays` are the datagrams
-    to addresses that nobody has, with their times.
+    destination) between which it is; `delays` has the links of another delay than the rest. `mapped` has the client's
+    hosts that the server sees as others, as a NAT would have it. `stopped` are sides that do nothing, as a process that
+    was stopped: what comes waits in their sockets. `strays` are the datagrams to addresses that nobody has, with their
+    times. With `roams`, all hosts reach each other.
     """
 
-    def __init__(self, config: TransportConfig | None = None, *, delay: float = 0.01, seed: int = 1) -> None:
+    def __init__(
+        self, config: TransportConfig | None = None, *, delay: float = 0.01, seed: int = 1, roams: bool = False
+    ) -> None:
         chance = random.Random(seed)
         super().__init__(config, delay=delay, seeds=(chance.randbytes(32), chance.randbytes(32)))
         self.cut: set[Link] = set()
         self.mute: set[tuple[str, str]] = set()
         self.delays: dict[Link, float] = {}
+        self.roams = roams
+        self.mapped: dict[str, str] = {}
+        self.stopped: list[Side] = []
+        self._waiting: list[tuple[Side, bytes, str, str]] = []
         self.carried: dict[Link, int] = {}
         self.strays: list[tuple[float, Side, tuple[str, int]]] = []
         self._travelling: list[tuple[float, int, Side, bytes, str, str]] = []
@@ -62,13 +70,27 @@ class MultihomedPair(Pair):
         self.drive(lambda: all(opened(side, path) for side in (self.client, self.server)), within=5.0)
         return path
 
+    def resume(self, side: Side) -> None:
+        """Let a side go on that was stopped."""
+        self.stopped.remove(side)
+        waiting, self._waiting = self._waiting, []
+        for entry in waiting:
+            self._arrive(*entry)
+
     def _pump(self) -> None:
+        originals = {mapped: host for host, mapped in self.mapped.items()}
         for side, other in ((self.client, self.server), (self.server, self.client)):
+            if side in self.stopped:
+                continue
             events, side.due, _, _ = side.engine.pump(self.now)
             side.events += events
             own, theirs = (CLIENT_HOSTS, SERVER_HOSTS) if side is self.client else (SERVER_HOSTS, CLIENT_HOSTS)
             for data, source, (destination, port) in side.engine.transmits():
                 side.sent += 1
+                if side is self.server:
+                    if destination in self.mapped:
+                        continue
+                    destination = originals.get(destination, destination)
                 if destination not in theirs or port != PORT:
                     self.strays.append((self.now, side, (destination, port)))
                     continue
@@ -78,14 +100,15 @@ class MultihomedPair(Pair):
                 if link in self.cut or (source, destination) in self.mute or self.loses(side, data):
                     continue
                 # There is no way between two networks.
-                assert CLIENT_HOSTS.index(link[0]) == SERVER_HOSTS.index(link[1])
+                assert self.roams or CLIENT_HOSTS.index(link[0]) == SERVER_HOSTS.index(link[1])
                 self.carried[link] = self.carried.get(link, 0) + len(data)
                 arrival = self.now + self.delays.get(link, self.delay)
                 entry = (arrival, next(self._count), other, data, source, destination)
                 heapq.heappush(self._travelling, entry)
 
     def _next_instant(self) -> float | None:
-        times = [side.due for side in (self.client, self.server) if side.due is not None]
+        running = (side for side in (self.client, self.server) if side not in self.stopped)
+        times = [side.due for side in running if side.due is not None]
         times += [self._travelling[0][0]] if self._travelling else []
         return max(min(times), self.now) if times else None
 
@@ -93,7 +116,15 @@ class MultihomedPair(Pair):
         self.now = when
         while self._travelling and self._travelling[0][0] <= when:
             _, _, side, data, source, destination = heapq.heappop(self._travelling)
-            side.engine.receive(data, (source, PORT), destination, when)
+            self._arrive(side, data, source, destination)
+
+    def _arrive(self, side: Side, data: bytes, source: str, destination: str) -> None:
+        if side in self.stopped:
+            self._waiting.append((side, data, source, destination))
+            return
+        if side is self.server:
+            source = self.mapped.get(source, source)
+        side.engine.receive(data, (source, PORT), destination, self.now)
 
 
 def link(index: int) -> Link:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from quice.discovery import Discovery
 from quice.ice import Base
@@ -107,10 +107,10 @@ class Relays:
             for link in self._links:
                 link.permit(new)
 
-    def release(self, owner: object) -> None:
-        """Whom this one wanted in need no longer be."""
+    def release(self, owner: object, keep: Collection[Address | None] = ()) -> None:
+        """Whom this one wanted in need no longer be, but for these."""
         for peer, owners in list(self._peers.items()):
-            if owner in owners:
+            if owner in owners and peer not in keep:
                 owners.remove(owner)
                 if not owners:
                     del self._peers[peer]
