@@ -11,7 +11,7 @@ from quice import budgets, introductions
 from quice.ice.checklist import MAX_PAIRS
 from quice.ice.generation import MAX_REMOTE_CANDIDATES
 from quice.ice.pacing import MIN_TA
-from quice.server import app, rendezvous, strangers
+from quice.server import rendezvous, strangers, websocket
 from quice.signal import inband, messages, session
 from tests.docs.test_readme import ROOT
 
@@ -30,8 +30,8 @@ BUDGETS: dict[str, tuple[float, ...]] = {
     "sessions begun by others": (introductions._MAX_RESPONSES, introductions._MAX_RESPONSES_TO_ONE),
     "control channel": (inband.MAX_SESSIONS, inband._BURST, inband._RATE),
     "signalling message": (messages.MAX_MESSAGE / KIB,),
-    "server: connections": (strangers.MOST, strangers.MAX_OPENING / KIB, app._OPEN_TIMEOUT),
-    "server: messages": (rendezvous._BURST, rendezvous._RATE, rendezvous.MAX_BUFFER / KIB),
+    "server: connections": (strangers.MOST, strangers.MAX_OPENING / KIB, websocket.OPEN_TIMEOUT),
+    "server: messages": (rendezvous._BURST, rendezvous._RATE, websocket.MAX_BUFFER / KIB),
 }
 
 

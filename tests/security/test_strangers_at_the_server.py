@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fuzz.memory import resident
 from quice.identity import Identity
-from quice.server import Server, app
+from quice.server import Server
 from quice.server import rendezvous as rendezvous_module
 from quice.server import strangers as strangers_module
+from quice.server import websocket as websocket_module
 from quice.server.strangers import MAX_OPENING, Strangers
 from quice.signal import protocol
 from quice.signal.protocol import Challenge, Deliver, Delivered, Refused, Register
@@ -227,19 +228,19 @@ async def test_a_message_in_endless_pieces_is_not_kept(server: Server) -> None:
 async def test_who_does_not_go_on_is_sent_away_in_time(
     server: Server, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
-    monkeypatch.setattr(app, "_OPEN_TIMEOUT", 0.3)
+    monkeypatch.setattr(websocket_module, "OPEN_TIMEOUT", 0.3)
     monkeypatch.setattr(rendezvous_module, "_REGISTER_TIMEOUT", 0.3)
-    monkeypatch.setattr(app, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT", 0.2)
     async with Server("127.0.0.1", 0, 0) as server, strangers(server, 20) as made:
         for each in made:
             each.writer.write(start)
         await asyncio.gather(*(asyncio.wait_for(each.ended(), 5) for each in made))
-        await until(lambda: not server._connections)
-        assert len(server._strangers) == 0
+        await until(lambda: not len(server._connections))
+        assert len(server._connections.strangers) == 0
 
 
 async def test_who_sends_its_request_byte_by_byte_is_sent_away_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_OPEN_TIMEOUT", 0.5)
+    monkeypatch.setattr(websocket_module, "OPEN_TIMEOUT", 0.5)
     async with Server("127.0.0.1", 0, 0) as server, strangers(server) as (slow,):
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -260,7 +261,7 @@ async def test_who_sends_its_request_byte_by_byte_is_sent_away_in_time(monkeypat
 
 async def test_who_registers_byte_by_byte_is_sent_away_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous_module, "_REGISTER_TIMEOUT", 0.5)
-    monkeypatch.setattr(app, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT", 0.2)
     async with Server("127.0.0.1", 0, 0) as server, strangers(server) as (slow,):
         began = asyncio.get_running_loop().time()
         slow.writer.write(UPGRADE + b"\x82\xfe\x40\x00mask")
@@ -288,7 +289,7 @@ async def test_half_open_connections_cost_a_fixed_amount_each(server: Server) ->
     # The first ones load what all of them need.
     async with strangers(server, 50):
         pass
-    await until(lambda: not server._connections)
+    await until(lambda: not len(server._connections))
     before = resident()
     async with strangers(server, CONNECTIONS) as made:
         for each in made:
@@ -302,12 +303,12 @@ async def test_half_open_connections_cost_a_fixed_amount_each(server: Server) ->
 async def test_of_too_many_strangers_the_oldest_gives_way_and_who_registers_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "Strangers", lambda: Strangers(most=20))
+    monkeypatch.setattr(websocket_module, "Strangers", lambda: Strangers(most=20))
     async with Server("127.0.0.1", 0, 0) as server, raw_peer(server) as old:
         await old.registered()
         async with strangers(server, 20) as first, strangers(server, 20) as second:
             await asyncio.gather(*(asyncio.wait_for(each.ended(), 5) for each in first))
-            assert len(server._strangers) == 20
+            assert len(server._connections.strangers) == 20
             assert not any(each.reader.at_eof() for each in second)
             await serves(server)
             await old.deliver(old.peer, b"still here")
@@ -336,8 +337,8 @@ async def test_a_peer_that_reads_nothing_costs_a_fixed_amount(server: Server, mo
         while not isinstance(message := await one.receive(), Delivered):
             pass
         assert message.body == b"still served"
-        waiting = [transport.get_write_buffer_size() for transport in server._connections]
-        assert max(waiting) <= rendezvous_module.MAX_BUFFER
+        waiting = [each.transport.get_write_buffer_size() for each in server._connections]
+        assert max(waiting) <= websocket_module.MAX_BUFFER
         deaf.socket.transport.abort()
 
 

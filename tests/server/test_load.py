@@ -11,9 +11,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from quice.identity import Identity
-from quice.server import Server, app
+from quice.server import Server
 from quice.server import rendezvous as rendezvous_module
-from quice.server.rendezvous import MAX_BUFFER
+from quice.server import websocket as websocket_module
+from quice.server.websocket import MAX_BUFFER
 from quice.signal import protocol
 from quice.signal.protocol import Delivered, Undeliverable
 from tests.server.peers import RawPeer, raw_peer, until
@@ -57,7 +58,7 @@ async def read_until(peer: RawPeer, body: bytes) -> None:
 
 
 def buffered(server: Server) -> list[int]:
-    return [transport.get_write_buffer_size() for transport in server._connections]
+    return [websocket.transport.get_write_buffer_size() for websocket in server._connections]
 
 
 @pytest.fixture
@@ -97,8 +98,8 @@ async def test_a_peer_that_reads_again_gets_messages_again(server: Server) -> No
 async def test_a_peer_that_does_not_answer_pings_is_dropped_however_much_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "_KEEPALIVE", 0.3)
-    monkeypatch.setattr(app, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(websocket_module, "KEEPALIVE", 0.3)
+    monkeypatch.setattr(websocket_module, "CLOSE_TIMEOUT", 0.2)
     async with Server("127.0.0.1", 0, 0) as server, raw_peer(server) as one:
         await one.registered()
         async with deaf_peer(server) as deaf:

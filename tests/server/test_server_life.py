@@ -58,8 +58,8 @@ async def test_a_server_on_every_address_has_one_port_for_both_families() -> Non
 async def test_what_the_server_says_does_not_wait_for_what_it_said_before_to_be_acknowledged(host: str | None) -> None:
     async with Server(host, 0, 0) as server, raw_peer(server) as peer:
         await peer.registered()
-        (transport,) = server._connections
-        accepted = transport.get_extra_info("socket")
+        (websocket,) = server._connections
+        accepted = websocket.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -146,7 +146,7 @@ async def test_a_peer_is_told_when_the_server_ends() -> None:
 
 
 async def test_nobody_can_hold_up_a_server_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(app, "CLOSE_TIMEOUT", 0.2)
     monkeypatch.setattr("quice.server.rendezvous._BURST", 1e9)
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
@@ -178,7 +178,7 @@ async def test_entering_a_server_can_be_cancelled_at_every_turn() -> None:
 
 
 async def test_leaving_a_server_can_be_cancelled_at_every_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(app, "CLOSE_TIMEOUT", 0.1)
     for turns in range(1, 12):
         server = Server("127.0.0.1", 0, 0)
         await server.__aenter__()

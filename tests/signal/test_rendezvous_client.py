@@ -240,7 +240,7 @@ async def test_a_session_outlives_a_server_that_is_killed_between_offer_and_answ
             await near.send(OFFER)
             far = await sessions.get()
             assert await far.receive() == OFFER
-            first._cut_off()
+            first._connections.cut_off()
         await until(lambda: not one.is_registered and not other.is_registered)
         answering = asyncio.create_task(far.send(EndOfCandidates()))
         port = urlsplit(first.url).port

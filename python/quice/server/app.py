@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from types import TracebackType
-from typing import cast
 
-from websockets.asyncio.server import Server as WebSocketServer
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.http11 import Request, Response
-from websockets.protocol import State
+from websockets.frames import CloseCode
+from websockets.http11 import Request
 
 from quice.errors import BindError
 from quice.machine import this_machine
 from quice.server.credentials import RelayCredentials
 from quice.server.relay import RelayService, RelaySettings, random_secret
-from quice.server.rendezvous import MAX_BUFFER, Rendezvous
-from quice.server.strangers import Strangers
+from quice.server.rendezvous import Rendezvous, Visit
+from quice.server.store import MemoryStore, Store
+from quice.server.websocket import CLOSE_TIMEOUT, Connections, Reply, WebSocket
 from quice.signal import protocol
 from quice.signal.protocol import SAME_HOST
 from quice.wire import Address
@@ -28,30 +25,17 @@ DEFAULT_PORT = 4780
 DEFAULT_STUN_PORT = 3478
 """UDP, and TCP for TURN; STUN's own (RFC 8489 §18.6)."""
 
+_BACKLOG = 4096
+"""Connections that wait to be accepted: when a server has gone, all its peers come at once."""
 _WILDCARDS = {"0.0.0.0": 4, "::": 6}  # noqa: S104 - a server is there to be reached
-_OPEN_TIMEOUT = 10.0
-"""Seconds a connection may take for the WebSocket handshake."""
-_CLOSE_TIMEOUT = 2.0
-"""Seconds that peers have for the closing handshake, and all connections to end with the server."""
-_KEEPALIVE = 20.0
-"""Seconds between two pings to a peer, and that it may take to answer one."""
-
-# The library reports each connection at INFO and each failed handshake as an error with a traceback: strangers
-# are not to fill logs. What fails here for a reason of ours is still reported.
-_connection_logger = logging.getLogger(f"{__name__}.connections")
-_connection_logger.addFilter(lambda record: record.levelno != logging.INFO and record.msg != "opening handshake failed")
-
-
-def _without_date(_connection: ServerConnection, _request: Request, response: Response) -> None:
-    """RFC 9110 §6.6.1 asks for no date in the answer that switches protocols; a simulated run would differ by it."""
-    del response.headers["Date"]
 
 
 class Server:
     """Everything peers need to find each other; an async context manager.
 
     host: a local IP address, or None for all of them, IPv4 and IPv6. port: of the rendezvous. stun_port: of STUN and
-    TURN. 0 lets the system choose. relay: what is relayed, and for whom. Entering it raises `BindError`.
+    TURN. 0 lets the system choose. relay: what is relayed, and for whom. store: what the processes of a service share;
+    by default this one is the whole service. Entering it raises `BindError`.
     """
 
     def __init__(
@@ -61,16 +45,17 @@ class Server:
         stun_port: int = DEFAULT_STUN_PORT,
         *,
         relay: RelaySettings | None = None,
+        store: Store | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._stun_port = stun_port
         self._relay_settings = relay or RelaySettings()
-        self._connections: set[asyncio.Transport] = set()
-        self._strangers = Strangers()
+        self._given_store = store
 
     async def __aenter__(self) -> Server:
         self._machine = this_machine()
+        self._store = MemoryStore() if self._given_store is None else self._given_store
         listener = self._listen()
         self._port = listener.getsockname()[1]
         secret = self._relay_settings.secret or random_secret()
@@ -78,28 +63,12 @@ class Server:
         try:
             self.relay.bind([self._host] if self._host else list(_WILDCARDS), self._stun_port)
             self.relay.protect([self._port])
-            self.rendezvous = Rendezvous(
-                self.relay.port,
-                RelayCredentials(secret, self._relay_urls(), self.relay.challenge),
-                lambda connection: self._strangers.leave(connection.transport),
-            )
-            self._web: WebSocketServer = await serve(
-                self.rendezvous.serve,
-                sock=listener,
-                compression=None,
-                max_size=protocol.MAX_FRAME,
-                max_queue=8,
-                # Above what is ever waiting to be sent: pings and closing wait for room, without an end.
-                write_limit=2 * MAX_BUFFER,
-                open_timeout=_OPEN_TIMEOUT,
-                close_timeout=_CLOSE_TIMEOUT,
-                ping_interval=_KEEPALIVE,
-                ping_timeout=_KEEPALIVE,
-                server_header=None,
-                process_response=_without_date,
-                logger=_connection_logger,
-                create_connection=self._tracked(),
-            )
+            credentials = RelayCredentials(secret, self._relay_urls(), self.relay.challenge)
+            self.rendezvous = Rendezvous(self.relay.port, credentials, self._store)
+            await self._store.open(self.rendezvous)
+            self._connections = Connections(self, protocol.MAX_FRAME)
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(self._connections.accept, sock=listener, backlog=_BACKLOG)
         except BaseException:
             listener.close()
             self.relay.close()
@@ -110,20 +79,30 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.relay.close()
-        self._web.close()
-        # Those that are still in their opening handshake would be waited for until it times out.
-        deadline = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._cut_off)
+        self._listener.close()
+        for websocket in self._connections:
+            websocket.close(CloseCode.GOING_AWAY)
+        # Those that are still in their opening handshake have nothing to say goodbye to.
+        deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._connections.cut_off)
         try:
-            await self._web.wait_closed()
+            await self.rendezvous.close()
+            await self._connections.wait_gone()
+            await self._store.close()
         except BaseException:
-            self._cut_off()
+            self._connections.cut_off()
             raise
         finally:
             deadline.cancel()
 
-    def _cut_off(self) -> None:
-        for transport in list(self._connections):
-            transport.abort()
+    # What a connection calls.
+
+    def turn_away(self, websocket: WebSocket, request: Request) -> Reply | None:
+        """See `House`."""
+        return None
+
+    def welcome(self, websocket: WebSocket) -> Visit:
+        """See `House`."""
+        return self.rendezvous.welcome(websocket)
 
     @property
     def url(self) -> str:
@@ -156,33 +135,6 @@ class Server:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             where = f" of {self._host}" if self._host is not None else ""
             raise BindError(f"TCP port {self._port}{where} for the rendezvous", reason) from error
-
-    def _tracked(self) -> type[ServerConnection]:
-        """The class of this server's connections, which keeps account of them from their first byte."""
-        transports, strangers = self._connections, self._strangers
-
-        class Connection(ServerConnection):
-            def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                transports.add(cast("asyncio.Transport", transport))
-                strangers.add(cast("asyncio.Transport", transport))
-                # asyncio sees to that for connections that it opens itself. A challenge, or a candidate after an
-                # answer, would wait a round trip (RFC 9293 §3.7.4).
-                if (accepted := transport.get_extra_info("socket")) is not None:
-                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                super().connection_made(transport)
-
-            def data_received(self, data: bytes) -> None:
-                if self.state is State.CONNECTING and not strangers.takes(self.transport, len(data)):
-                    self.transport.abort()
-                    return
-                super().data_received(data)
-
-            def connection_lost(self, exc: Exception | None) -> None:
-                transports.discard(self.transport)
-                strangers.leave(self.transport)
-                super().connection_lost(exc)
-
-        return Connection
 
     def _name(self) -> str:
         """An address of this machine that peers can reach the server at."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
-
-from websockets.asyncio.server import ServerConnection, broadcast
-from websockets.exceptions import ConnectionClosed
+from collections import deque
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
 
 from quice.identity import PeerId
 from quice.machine import this_machine
 from quice.server.credentials import RelayCredentials
-from quice.server.mailboxes import Mailboxes, MemoryMailboxes, source_of
+from quice.server.mailboxes import Mailboxes, source_of
+from quice.server.store import PeerKey, Store, Taken
+from quice.server.websocket import WebSocket
 from quice.signal import protocol
 from quice.signal.protocol import (
     REFUSED,
@@ -38,130 +41,275 @@ _REGISTER_TIMEOUT = 10.0
 _RATE = 100.0
 _BURST = 400.0
 """Messages a second, and at once, that one peer may send; a faster one waits."""
-MAX_BUFFER = 256 << 10
-"""Bytes that wait to be read by one peer; beyond that nothing more is delivered to it."""
 
 
 class Rendezvous:
     """The peers that are here. One instance serves all WebSocket connections of a process."""
 
-    def __init__(
-        self,
-        stun_port: int,
-        relay_credentials: RelayCredentials,
-        on_registered: Callable[[ServerConnection], None] = lambda connection: None,
-    ) -> None:
-        """`stun_port`: what peers are told of the STUN service; 0 for none. `on_registered`: told of each connection
-        that has proven whose it is."""
+    def __init__(self, stun_port: int, relay_credentials: RelayCredentials, store: Store) -> None:
+        """`stun_port`: what peers are told of the STUN service; 0 for none."""
+        self.store = store
         self._stun_port = stun_port
         self._relay_credentials = relay_credentials
-        self._on_registered = on_registered
-        self._peers: dict[PeerId, ServerConnection] = {}
-        self._mailboxes = Mailboxes(MemoryMailboxes(asyncio.get_running_loop().time, this_machine().random))
-        self._closing: set[asyncio.Task[None]] = set()
+        self._mailboxes = Mailboxes(store.mailboxes)
+        self._loop = asyncio.get_running_loop()
+        self._peers: dict[PeerKey, Visit] = {}
+        self._renewals: dict[Visit, float] = {}
+        """When each peer gets new credentials: the first of them first."""
+        self._renewal: asyncio.TimerHandle | None = None
+        # In order, as a set would not be.
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     def __len__(self) -> int:
         """How many peers are registered."""
         return len(self._peers)
 
-    async def serve(self, connection: ServerConnection) -> None:
-        """Serve one WebSocket connection to its end."""
-        try:
-            peer = await asyncio.wait_for(self._register(connection), _REGISTER_TIMEOUT)
-        except ProtocolDecodeError as error:
-            await self._refuse(connection, str(error))
-            return
-        except asyncio.TimeoutError:
-            await self._refuse(connection, "no registration came in time")
-            return
-        except ConnectionClosed:
-            return
-        self._on_registered(connection)
-        previous, self._peers[peer] = self._peers.get(peer), connection
-        renewal: asyncio.Task[None] | None = None
-        try:
-            if previous is not None:
-                # Whoever proves the key is the peer; a stale connection must not keep it from being reached.
-                task = asyncio.create_task(previous.close(REPLACED, "registered again"))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-            relays = self._relay_credentials.issue(peer, _host(connection))
-            self._send(connection, Registered(stun_port=self._stun_port, relays=relays))
-            if relays:
-                renewal = asyncio.create_task(self._renew_credentials(peer, connection))
-            await self._forward(peer, connection)
-        except ProtocolDecodeError as error:
-            await self._refuse(connection, str(error))
-        except ConnectionClosed:
-            pass
-        finally:
-            if renewal is not None:
-                renewal.cancel()
-            if self._peers.get(peer) is connection:
-                del self._peers[peer]
+    def welcome(self, websocket: WebSocket) -> Visit:
+        """Serve a WebSocket that is open."""
+        visit = Visit(self, websocket)
+        visit.begin()
+        return visit
 
-    async def _register(self, connection: ServerConnection) -> PeerId:
-        nonce = random_bytes(this_machine().random, protocol.NONCE_LENGTH)
-        self._send(connection, Challenge(version=protocol.VERSION, nonce=nonce))
-        register = protocol.decode_to_server(await connection.recv())
+    async def close(self) -> None:
+        """Begin nothing more."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # What the store calls.
+
+    def take(self, peer: PeerKey, message: bytes) -> Taken:
+        """See `LocalPeers`."""
+        visit = self._peers.get(peer)
+        if visit is None:
+            return Taken.ABSENT
+        return Taken.YES if visit.websocket.send(message) else Taken.FULL
+
+    def replaced(self, peer: PeerKey) -> None:
+        """See `LocalPeers`."""
+        if (visit := self._peers.get(peer)) is not None:
+            visit.websocket.close(REPLACED, "registered again")
+
+    def peers(self) -> list[PeerKey]:
+        """See `LocalPeers`."""
+        return list(self._peers)
+
+    # What a visit calls.
+
+    def deliver(self, visit: Visit, message: Deliver) -> None:
+        """Bring a message to its receiver, or tell the sender that it can't be brought."""
+        delivered = protocol.encode(Delivered(sender=visit.peer, session=message.session, body=message.body))
+        failed = partial(visit.say, Undeliverable(to=message.to, session=message.session))
+        match self.take(message.to, delivered):
+            case Taken.ABSENT:
+                self.store.forward(message.to, delivered, failed)
+            case Taken.FULL:
+                failed()
+
+    async def keep_mail(self, visit: Visit, message: MailboxToServer) -> None:
+        """Do what a peer wants of its mailboxes, and tell whom it concerns. Who is not there asks again."""
+        source = source_of(visit.websocket.host)
+        for to, answer in await self._mailboxes.handle(PeerId(visit.peer), source, message):
+            if to.key == visit.peer:
+                visit.say(answer)
+            elif self.take(to.key, told := protocol.encode(answer)) is Taken.ABSENT:
+                self.store.forward(to.key, told, _forget)
+
+    async def admit(self, visit: Visit, register: Register) -> None:
+        """Register a peer that has proven its key. Raises `ProtocolDecodeError`."""
+        peer, taken = register.peer, "this peer is registered on another connection"
+        if not register.replace and peer in self._peers:
+            raise ProtocolDecodeError(taken)
+        if not await self.store.claim(peer, replace=register.replace):
+            raise ProtocolDecodeError(taken)
+        if not visit.websocket.is_open:
+            if peer not in self._peers:
+                self.store.release(peer)
+            return
+        previous, self._peers[peer] = self._peers.get(peer), visit
+        visit.peer = peer
+        visit.websocket.settle()
+        if previous is not None:
+            # Whoever proves the key is the peer; a stale connection must not keep it from being reached.
+            previous.websocket.close(REPLACED, "registered again")
+        relays = self._relay_credentials.issue(PeerId(peer), visit.websocket.host)
+        visit.say(Registered(stun_port=self._stun_port, relays=relays))
+        if relays:
+            self._renew_later(visit)
+
+    def dismiss(self, visit: Visit) -> None:
+        """A visit is over."""
+        self._renewals.pop(visit, None)
+        if visit.peer and self._peers.get(visit.peer) is visit:
+            del self._peers[visit.peer]
+            self.store.release(visit.peer)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have this done beside."""
+        task = asyncio.create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+    def _renew_later(self, visit: Visit) -> None:
+        """Have the peer get new credentials well before it can't allocate with its own any more."""
+        self._renewals[visit] = self._loop.time() + self._relay_credentials.lifetime / 2
+        if self._renewal is None:
+            self._renewal = self._loop.call_at(self._renewals[visit], self._renew)
+
+    def _renew(self) -> None:
+        now = self._loop.time()
+        due = [visit for visit, when in self._renewals.items() if when <= now]
+        for visit in due:
+            # Without room for it, what the peer has holds until the next time.
+            visit.say(Relays(relays=self._relay_credentials.issue(PeerId(visit.peer), visit.websocket.host)))
+            del self._renewals[visit]
+            self._renewals[visit] = now + self._relay_credentials.lifetime / 2
+        first = next(iter(self._renewals.values()), None)
+        self._renewal = None if first is None else self._loop.call_at(first, self._renew)
+
+
+class Visit:
+    """One connection: it is challenged, registers, and sends."""
+
+    __slots__ = ("_allowance", "_last", "_loop", "_nonce", "_rendezvous", "_timer", "_waiting", "peer", "websocket")
+
+    def __init__(self, rendezvous: Rendezvous, websocket: WebSocket) -> None:
+        self.websocket = websocket
+        self.peer: PeerKey = b""
+        """Empty until it is registered."""
+        self._rendezvous = rendezvous
+        self._loop = asyncio.get_running_loop()
+        self._nonce: bytes | None = None
+        """What a registration has to sign."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: deque[bytes | str] | None = None
+        """What has come and has to wait, in order."""
+        self._allowance, self._last = _BURST, self._loop.time()
+
+    def begin(self) -> None:
+        """Challenge the peer."""
+        self._nonce = random_bytes(this_machine().random, protocol.NONCE_LENGTH)
+        self._timer = self._loop.call_later(_REGISTER_TIMEOUT, self._refuse, "no registration came in time")
+        self.say(Challenge(version=protocol.VERSION, nonce=self._nonce))
+
+    def say(self, message: ToPeer) -> None:
+        """Send something, if there is room for it."""
+        self.websocket.send(protocol.encode(message))
+
+    def received(self, frame: bytes | str) -> None:
+        """See `Guest`."""
+        if self._waiting is not None:
+            self._waiting.append(frame)
+            return
+        try:
+            self._take(protocol.decode_to_server(frame))
+        except ProtocolDecodeError as error:
+            self._refuse(str(error))
+
+    def left(self) -> None:
+        """See `Guest`."""
+        self._stop_timer()
+        waiting, self._waiting = self._waiting, None
+        self._rendezvous.dismiss(self)
+        if waiting and self.peer:
+            self._rendezvous.spawn(self._finish(waiting))
+
+    def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have work done before the next message is looked at; a `ProtocolDecodeError` of it refuses the peer."""
+        self._hold()
+        self._rendezvous.spawn(self._work(work))
+
+    def _take(self, message: protocol.ToServer) -> None:
+        if self._nonce is not None:
+            self.wait_for(self._rendezvous.admit(self, self._proven(message)))
+            return
+        pause = self._count()
+        match message:
+            case Register():
+                raise ProtocolDecodeError("registered already")
+            case Deliver():
+                self._rendezvous.deliver(self, message)
+                if pause:
+                    self._hold()
+                    self._timer = self._loop.call_later(pause, self._resume)
+            case _:
+                self.wait_for(self._keep_mail(message, pause))
+
+    def _proven(self, register: protocol.ToServer) -> Register:
+        """The registration, if it is one and its peer has proven its key. Raises `ProtocolDecodeError`."""
+        assert self._nonce is not None
         if not isinstance(register, Register) or register.version != protocol.VERSION:
             raise ProtocolDecodeError(f"version {protocol.VERSION} of the protocol begins with a registration")
         peer = PeerId(register.peer)
-        if not peer.verify(register.signature, protocol.signed_text(nonce, peer)):
+        if not peer.verify(register.signature, protocol.signed_text(self._nonce, peer)):
             raise ProtocolDecodeError("the signature is wrong")
-        if not register.replace and peer in self._peers:
-            raise ProtocolDecodeError("this peer is registered on another connection")
-        return peer
+        self._nonce = None
+        self._stop_timer()
+        return register
 
-    async def _forward(self, peer: PeerId, connection: ServerConnection) -> None:
-        loop = asyncio.get_running_loop()
-        allowance, last = _BURST, loop.time()
-        async for frame in connection:
-            message = protocol.decode_to_server(frame)
-            if isinstance(message, Register):
-                raise ProtocolDecodeError("registered already")
-            now = loop.time()
-            allowance, last = min(_BURST, allowance + (now - last) * _RATE), now
-            if allowance < 1:
-                await asyncio.sleep((1 - allowance) / _RATE)
-            allowance -= 1
-            if not isinstance(message, Deliver):
-                await self._keep_mail(peer, connection, message)
-                continue
-            receiver = self._peers.get(PeerId(message.to))
-            delivered = Delivered(sender=peer.key, session=message.session, body=message.body)
-            if receiver is None or not self._send(receiver, delivered):
-                self._send(connection, Undeliverable(to=message.to, session=message.session))
+    def _count(self) -> float:
+        """Seconds that a peer has to wait which sends too fast."""
+        now = self._loop.time()
+        self._allowance, self._last = min(_BURST, self._allowance + (now - self._last) * _RATE) - 1, now
+        return max(0.0, -self._allowance / _RATE)
 
-    async def _keep_mail(self, peer: PeerId, connection: ServerConnection, message: MailboxToServer) -> None:
-        for to, answer in await self._mailboxes.handle(peer, source_of(_host(connection)), message):
-            receiver = connection if to == peer else self._peers.get(to)
-            if receiver is not None:
-                self._send(receiver, answer)
+    async def _keep_mail(self, message: MailboxToServer, pause: float) -> None:
+        if pause:
+            await asyncio.sleep(pause)
+        await self._rendezvous.keep_mail(self, message)
 
-    async def _renew_credentials(self, peer: PeerId, connection: ServerConnection) -> None:
-        """Give the peer new credentials well before it can't allocate with its own any more."""
-        while True:
-            await asyncio.sleep(self._relay_credentials.lifetime / 2)
-            # Without room for it, what the peer has holds until the next time.
-            self._send(connection, Relays(relays=self._relay_credentials.issue(peer, _host(connection))))
+    async def _finish(self, waiting: deque[bytes | str]) -> None:
+        """Do what the peer has still said before it left."""
+        with contextlib.suppress(ProtocolDecodeError):
+            for frame in waiting:
+                match protocol.decode_to_server(frame):
+                    case Deliver() as message:
+                        self._rendezvous.deliver(self, message)
+                    case Register():
+                        return
+                    case message:
+                        await self._rendezvous.keep_mail(self, message)
 
-    def _send(self, connection: ServerConnection, message: ToPeer) -> bool:
-        """Send without waiting for a slow reader; returns whether there was room for the message."""
-        data = protocol.encode(message)
-        if connection.transport.get_write_buffer_size() + len(data) > MAX_BUFFER:
-            return False
-        broadcast([connection], data)
-        return True
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except ProtocolDecodeError as error:
+            self._refuse(str(error))
+        else:
+            self._resume()
 
-    async def _refuse(self, connection: ServerConnection, text: str) -> None:
+    def _hold(self) -> None:
+        self._waiting = deque()
+        self.websocket.hold()
+
+    def _resume(self) -> None:
+        """Go on with what has come meanwhile."""
+        self._timer = None
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            # It has left.
+            return
+        while waiting and self.websocket.is_open and self._waiting is None:
+            self.received(waiting.popleft())
+        if self._waiting is not None:
+            # It has to wait again, with what is left.
+            self._waiting.extend(waiting)
+        self.websocket.release()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, text: str) -> None:
         logger.debug("refused: %s", text)
-        self._send(connection, Refused(text=text))
-        await connection.close(REFUSED, text)
+        self._waiting = None
+        self.say(Refused(text=text))
+        self.websocket.close(REFUSED, text)
 
 
-def _host(connection: ServerConnection) -> str:
-    """Where a peer comes from; on a socket of both families IPv4 comes in the clothes of IPv6 (RFC 4291 §2.5.5.2)."""
-    address = connection.remote_address
-    host = str(address[0]) if address else ""
-    return host.removeprefix("::ffff:") if "." in host else host
+def _forget() -> None:
+    """What could not be delivered is asked for again."""
