@@ -29,3 +29,5 @@ has go || { can_install && offered golang-go 2:1.24 && install golang-go; } ||
 # Where systemd runs, Debian's package starts a server for everybody; that is for the machine's owner to decide.
 has turnserver || { [ ! -d /run/systemd/system ] && can_install && install coturn; } ||
     echo "LEFT OUT HERE: coturn, with which our STUN is compared; install the package coturn to have that done"
+has redis-server || { [ ! -d /run/systemd/system ] && can_install && install redis-server; } ||
+    echo "LEFT OUT HERE: several servers that are one service, by Redis; install the package redis-server to have them tested"

@@ -66,6 +66,13 @@ class BindError(Error):
         super().__init__(f"cannot bind {address}: {reason}. Choose another port, or 0 to let the system choose")
 
 
+class StoreUnreachableError(Error):
+    """What the processes of a service share could not be reached as one of them began."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"cannot reach Redis: {reason}. Check that it runs, and the URL after --redis")
+
+
 class NoServerError(Error):
     """A peer was to be found, but nobody was named who could help."""
 

@@ -14,12 +14,13 @@ from quice.cli.output import Output
 from quice.cli.runner import Json, UsageError, run
 
 if TYPE_CHECKING:
+    from quice.server.redis_store import RedisStore
     from quice.server.relay import RelaySettings
     from quice.turn.policy import IpNetwork
 
 _DESCRIPTORS = 65_536
 
-_OWN, _ELSEWHERE = "This server's relay", "A relay elsewhere"
+_OWN, _ELSEWHERE, _MANY = "This server's relay", "A relay elsewhere", "Several servers as one"
 
 
 def serve(
@@ -67,6 +68,15 @@ def serve(
             rich_help_panel=_ELSEWHERE,
         ),
     ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="QUICE_REDIS",
+            help="Redis (redis://, rediss:// or unix://), through which several servers are one.",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a rendezvous, STUN and TURN server, until Ctrl-C."""
@@ -82,22 +92,39 @@ def serve(
         urls=turn or [],
         secret=turn_secret,
     )
-    run(output, _serve(output, host, port, stun_port, settings), interrupted=0)
+    run(output, _serve(output, host, port, stun_port, settings, redis), interrupted=0)
 
 
 async def _serve(
-    output: Output, host: str | None, port: int, stun_port: int, settings: Callable[[], RelaySettings]
+    output: Output,
+    host: str | None,
+    port: int,
+    stun_port: int,
+    settings: Callable[[], RelaySettings],
+    redis: str | None,
 ) -> None:
     from quice.server import Server
 
     if host is not None and not _is_address(host):
         raise UsageError(f"--host takes an IP address of this machine, not {host!r}")
     _allow_descriptors()
-    async with Server(host, port, stun_port, relay=settings()) as server:
+    store = None if redis is None else _redis_store(redis)
+    async with Server(host, port, stun_port, relay=settings(), store=store) as server:
         lines = [f"rendezvous {server.url}", f"STUN       {server.stun}"]
         lines += [f"TURN       {url}" for url in server.turn]
         output.event("ready", "\n".join(lines), url=server.url, stun=str(server.stun), turn=list(server.turn))
         await asyncio.get_running_loop().create_future()
+
+
+def _redis_store(url: str) -> RedisStore:
+    try:
+        from quice.server.redis_store import RedisStore
+    except ImportError:
+        raise UsageError("--redis needs the package redis: install quice[server]") from None
+    try:
+        return RedisStore(url)
+    except ValueError as error:
+        raise UsageError(f"--redis takes a URL like redis://127.0.0.1:6379/0: {error}") from None
 
 
 def _relay_settings(
