@@ -73,6 +73,13 @@ class StoreUnreachableError(Error):
         super().__init__(f"cannot reach Redis: {reason}. Check that it runs, and the URL after --redis")
 
 
+class CertificateError(Error):
+    """A certificate or its key can't be used."""
+
+    def __init__(self, files: str, reason: str) -> None:
+        super().__init__(f"cannot use {files}: {reason}. It takes PEM files: the chain, and its key without a password")
+
+
 class NoServerError(Error):
     """A peer was to be found, but nobody was named who could help."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from quice.identity import Identity, PeerId
 from quice.server import mailboxes as rules
-from quice.server.mailboxes import Limit, Mailboxes, MemoryMailboxes, numbers, source_of
+from quice.server.mailboxes import Limit, Mailboxes, MemoryMailboxes, numbers
 from quice.signal.protocol import (
     AttendMailbox,
     ClaimMailbox,
@@ -244,13 +244,6 @@ async def test_a_claim_beyond_the_limit_burns_nothing(service: Service) -> None:
         await service.say(EVE, ClaimMailbox(number=999_999))
     assert await service.say(EVE, ClaimMailbox(number=number)) == limited(EVE, number)
     await service.claimed(number, BOB)
-
-
-def test_an_ipv6_network_counts_as_one_address() -> None:
-    assert source_of("2001:db8:1:2::3") == source_of("2001:db8:1:2:ffff::9") != source_of("2001:db8:1:3::3")
-    assert source_of("192.0.2.1") != source_of("192.0.2.2")
-    assert source_of("fe80::1%eth0") == source_of("fe80::1")
-    assert source_of("") == ""
 
 
 def test_numbers_are_short_and_not_to_be_foreseen() -> None:

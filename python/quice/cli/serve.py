@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import ipaddress
+import signal
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,13 +18,24 @@ from quice.cli.output import Output
 from quice.cli.runner import Json, UsageError, run
 
 if TYPE_CHECKING:
+    from quice.server import Server
+    from quice.server.entrance import Access
     from quice.server.redis_store import RedisStore
     from quice.server.relay import RelaySettings
     from quice.turn.policy import IpNetwork
 
 _DESCRIPTORS = 65_536
+_DRAIN = 10.0
 
 _OWN, _ELSEWHERE, _MANY = "This server's relay", "A relay elsewhere", "Several servers as one"
+_ACCESS, _WATCHING = "How it is reached", "Watching it"
+
+
+class LogFormat(str, enum.Enum):
+    """How a log is written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def serve(
@@ -77,6 +92,60 @@ def serve(
             rich_help_panel=_MANY,
         ),
     ] = None,
+    drain: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="After SIGTERM, how long peers have to go elsewhere: 10 with --redis, 0 without.",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate with its chain (PEM): wss://.", rich_help_panel=_ACCESS),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Its key (PEM). Both are loaded anew when they change, and on SIGHUP.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    behind_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR",
+            help="Network of proxies whose X-Forwarded-For is believed.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    max_per_address: Annotated[
+        int,
+        typer.Option(min=0, help="Connections of one address at the same time; 0 for any.", rich_help_panel=_ACCESS),
+    ] = 1000,
+    rate_per_address: Annotated[
+        float, typer.Option(min=0.01, help="New ones a second in the long run.", rich_help_panel=_ACCESS)
+    ] = 20,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Local address for Prometheus: /metrics, /healthz.",
+            rich_help_panel=_WATCHING,
+        ),
+    ] = None,
+    log: Annotated[
+        LogFormat | None,
+        typer.Option(help="What happens, on standard error; else warnings only.", rich_help_panel=_WATCHING),
+    ] = None,
+    log_visits: Annotated[
+        bool, typer.Option(help="Also who comes, leaves and is refused.", rich_help_panel=_WATCHING)
+    ] = False,
+    log_addresses: Annotated[
+        bool, typer.Option(help="With their addresses and PeerIds.", rich_help_panel=_WATCHING)
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a rendezvous, STUN and TURN server, until Ctrl-C."""
@@ -92,7 +161,21 @@ def serve(
         urls=turn or [],
         secret=turn_secret,
     )
-    run(output, _serve(output, host, port, stun_port, settings, redis), interrupted=0)
+    access = partial(
+        _access,
+        certificate=(tls_cert, tls_key),
+        proxies=behind_proxy or [],
+        at_once=max_per_address,
+        rate=rate_per_address,
+        metrics=metrics,
+    )
+    if log is not None:
+        from quice.server.logs import log_to
+
+        log_to(sys.stderr, as_json=log is LogFormat.JSON, visits=log_visits, addresses=log_addresses)
+    if drain is None:
+        drain = 0.0 if redis is None else _DRAIN
+    run(output, _serve(output, host, port, stun_port, settings, access, redis, drain), interrupted=0)
 
 
 async def _serve(
@@ -101,7 +184,9 @@ async def _serve(
     port: int,
     stun_port: int,
     settings: Callable[[], RelaySettings],
+    access: Callable[[], Access],
     redis: str | None,
+    drain: float,
 ) -> None:
     from quice.server import Server
 
@@ -109,11 +194,65 @@ async def _serve(
         raise UsageError(f"--host takes an IP address of this machine, not {host!r}")
     _allow_descriptors()
     store = None if redis is None else _redis_store(redis)
-    async with Server(host, port, stun_port, relay=settings(), store=store) as server:
+    async with Server(host, port, stun_port, relay=settings(), store=store, access=access()) as server:
         lines = [f"rendezvous {server.url}", f"STUN       {server.stun}"]
         lines += [f"TURN       {url}" for url in server.turn]
         output.event("ready", "\n".join(lines), url=server.url, stun=str(server.stun), turn=list(server.turn))
-        await asyncio.get_running_loop().create_future()
+        await _told_to_end(server, drain)
+        if drain:
+            output.event("draining", f"sending {len(server.rendezvous)} peers elsewhere, for {drain:g} s at most")
+            await server.drain(drain)
+
+
+async def _told_to_end(server: Server, drain: float) -> None:
+    """Wait for SIGTERM, and load certificates anew on SIGHUP. Ctrl-C, and a second SIGTERM, cancel this task."""
+    loop = asyncio.get_running_loop()
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, server.reload)
+    if not drain:
+        await loop.create_future()
+    told = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, told.set)
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        await told.wait()
+    finally:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+def _access(
+    *,
+    certificate: tuple[Path | None, Path | None],
+    proxies: list[str],
+    at_once: int,
+    rate: float,
+    metrics: str | None,
+) -> Access:
+    from quice.server.entrance import Access
+    from quice.server.sources import SourceLimits
+
+    chain, key = certificate
+    if (chain is None) != (key is None):
+        raise UsageError("--tls-cert and --tls-key belong together")
+    return Access(
+        limits=SourceLimits(at_once or None, rate),
+        proxies=tuple(_network("--behind-proxy", text) for text in proxies),
+        certificate=None if chain is None else (str(chain), str(key)),
+        metrics=None if metrics is None else _metrics_address(metrics),
+    )
+
+
+def _metrics_address(text: str) -> tuple[str, int]:
+    from importlib.util import find_spec
+
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (_is_address(host) and port.isdecimal() and int(port) < 1 << 16):
+        raise UsageError(f"--metrics takes a local address and a port like 127.0.0.1:9478, not {text!r}")
+    if find_spec("prometheus_client") is None:
+        raise UsageError("--metrics needs the package prometheus-client: install quice[server]")
+    return host, int(port)
 
 
 def _redis_store(url: str) -> RedisStore:
@@ -162,7 +301,7 @@ def _relay_settings(
         ports=range(int(low), int(high) + 1),
         quota=quota,
         rate=rate or None,
-        allow=tuple(_network(text) for text in allow),
+        allow=tuple(_network("--relay-allow", text) for text in allow),
     )
 
 
@@ -178,11 +317,11 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _network(text: str) -> IpNetwork:
+def _network(option: str, text: str) -> IpNetwork:
     try:
         return ipaddress.ip_network(text)
     except ValueError:
-        raise UsageError(f"--relay-allow takes a network like 10.0.0.0/8, not {text!r}") from None
+        raise UsageError(f"{option} takes a network like 10.0.0.0/8, not {text!r}") from None
 
 
 def _is_address(host: str) -> bool:

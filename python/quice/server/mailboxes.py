@@ -9,7 +9,6 @@ opened it replies, and it is over. Whatever goes wrong, it is over as well: a co
 from __future__ import annotations
 
 import heapq
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ class Mailboxes:
     async def handle(self, peer: PeerId, source: str, message: MailboxToServer) -> list[tuple[PeerId, MailboxToPeer]]:
         """Whom to tell what, now that this peer has sent this. Who is not there need not be told: it asks again.
 
-        source: where the peer is, as `source_of` has it.
+        source: where the peer is, as `sources.source_of` has it.
         """
         match message:
             case OpenMailbox(body=body):
@@ -186,15 +185,6 @@ class Mailboxes:
             return []
         other = mailbox.opener if peer == mailbox.claimant else mailbox.claimant
         return [(other, MailboxClosed(number=number, reason=MailboxEnd.CLOSED))]
-
-
-def source_of(host: str) -> str:
-    """What limits go by, of an IP address: an IPv6 network has more addresses than can be counted (RFC 6177 §2)."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
 
 
 def numbers(rng: Random) -> Iterator[int]:

@@ -250,7 +250,7 @@ class RedisStore:
 
     def _lose(self, error: Exception) -> None:
         if self.trouble is None:
-            self.trouble = f"Redis is not reached: {error}"
+            self.trouble = "Redis is not reached"
             self._back.clear()
             _ring(self._alarm)
             logger.warning("Redis is not reached, peers at other processes are not either: %s", error)

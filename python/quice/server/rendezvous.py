@@ -7,13 +7,16 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from quice.identity import PeerId
 from quice.machine import this_machine
 from quice.server.credentials import RelayCredentials
-from quice.server.mailboxes import Mailboxes, source_of
+from quice.server.logs import private
+from quice.server.mailboxes import Mailboxes
+from quice.server.sources import source_of
 from quice.server.store import PeerKey, Store, Taken
 from quice.server.websocket import WebSocket
 from quice.signal import protocol
@@ -23,6 +26,7 @@ from quice.signal.protocol import (
     Challenge,
     Deliver,
     Delivered,
+    Leaving,
     MailboxToServer,
     ProtocolDecodeError,
     Refused,
@@ -34,6 +38,7 @@ from quice.signal.protocol import (
 )
 from quice.wire import random_bytes
 
+# Who comes and goes is no more than DEBUG: strangers are not to fill logs.
 logger = logging.getLogger(__name__)
 
 _REGISTER_TIMEOUT = 10.0
@@ -43,12 +48,29 @@ _BURST = 400.0
 """Messages a second, and at once, that one peer may send; a faster one waits."""
 
 
+@dataclass
+class Counts:
+    """What has happened since the beginning."""
+
+    registered: int = 0
+    refused: int = 0
+    delivered: int = 0
+    """Messages between two peers here, and those that have come from other processes."""
+    forwarded: int = 0
+    """Messages to peers that are not here."""
+    undeliverable: int = 0
+    bytes: int = 0
+    """Of the bodies of messages that peers here have sent."""
+
+
 class Rendezvous:
     """The peers that are here. One instance serves all WebSocket connections of a process."""
 
     def __init__(self, stun_port: int, relay_credentials: RelayCredentials, store: Store) -> None:
         """`stun_port`: what peers are told of the STUN service; 0 for none."""
         self.store = store
+        self.counts = Counts()
+        self.is_leaving = False
         self._stun_port = stun_port
         self._relay_credentials = relay_credentials
         self._mailboxes = Mailboxes(store.mailboxes)
@@ -70,6 +92,12 @@ class Rendezvous:
         visit.begin()
         return visit
 
+    def leave(self, within: float) -> None:
+        """Register nobody any more, and tell the peers to go elsewhere in so many seconds."""
+        self.is_leaving = True
+        for visit in list(self._peers.values()):
+            visit.say(Leaving(within=within))
+
     async def close(self) -> None:
         """Begin nothing more."""
         if self._renewal is not None:
@@ -86,7 +114,10 @@ class Rendezvous:
         visit = self._peers.get(peer)
         if visit is None:
             return Taken.ABSENT
-        return Taken.YES if visit.websocket.send(message) else Taken.FULL
+        if not visit.websocket.send(message):
+            return Taken.FULL
+        self.counts.delivered += 1
+        return Taken.YES
 
     def replaced(self, peer: PeerKey) -> None:
         """See `LocalPeers`."""
@@ -102,12 +133,18 @@ class Rendezvous:
     def deliver(self, visit: Visit, message: Deliver) -> None:
         """Bring a message to its receiver, or tell the sender that it can't be brought."""
         delivered = protocol.encode(Delivered(sender=visit.peer, session=message.session, body=message.body))
-        failed = partial(visit.say, Undeliverable(to=message.to, session=message.session))
+        failed = partial(self._fail, visit, message.to, message.session)
+        self.counts.bytes += len(message.body)
         match self.take(message.to, delivered):
             case Taken.ABSENT:
+                self.counts.forwarded += 1
                 self.store.forward(message.to, delivered, failed)
             case Taken.FULL:
                 failed()
+
+    def _fail(self, visit: Visit, to: PeerKey, session: bytes) -> None:
+        self.counts.undeliverable += 1
+        visit.say(Undeliverable(to=to, session=session))
 
     async def keep_mail(self, visit: Visit, message: MailboxToServer) -> None:
         """Do what a peer wants of its mailboxes, and tell whom it concerns. Who is not there asks again."""
@@ -121,6 +158,8 @@ class Rendezvous:
     async def admit(self, visit: Visit, register: Register) -> None:
         """Register a peer that has proven its key. Raises `ProtocolDecodeError`."""
         peer, taken = register.peer, "this peer is registered on another connection"
+        if self.is_leaving:
+            raise ProtocolDecodeError("this server ends")
         if not register.replace and peer in self._peers:
             raise ProtocolDecodeError(taken)
         if not await self.store.claim(peer, replace=register.replace):
@@ -132,6 +171,8 @@ class Rendezvous:
         previous, self._peers[peer] = self._peers.get(peer), visit
         visit.peer = peer
         visit.websocket.settle()
+        self.counts.registered += 1
+        logger.debug("registered", extra=private(peer, visit.websocket.host))
         if previous is not None:
             # Whoever proves the key is the peer; a stale connection must not keep it from being reached.
             previous.websocket.close(REPLACED, "registered again")
@@ -146,6 +187,7 @@ class Rendezvous:
         if visit.peer and self._peers.get(visit.peer) is visit:
             del self._peers[visit.peer]
             self.store.release(visit.peer)
+            logger.debug("left", extra=private(visit.peer, visit.websocket.host))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Have this done beside."""
@@ -305,7 +347,8 @@ class Visit:
             self._timer = None
 
     def _refuse(self, text: str) -> None:
-        logger.debug("refused: %s", text)
+        self._rendezvous.counts.refused += 1
+        logger.debug("refused: %s", text, extra=private(self.peer, self.websocket.host))
         self._waiting = None
         self.say(Refused(text=text))
         self.websocket.close(REFUSED, text)

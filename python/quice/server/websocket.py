@@ -65,6 +65,9 @@ class House(Protocol):
     def welcome(self, websocket: WebSocket) -> Guest:
         """The WebSocket is open."""
 
+    def gone(self, websocket: WebSocket) -> None:
+        """The connection of a request that was not turned away is over."""
+
 
 class Connections:
     """All connections of a listening socket, from their first byte. Those that do not answer pings are dropped."""
@@ -137,6 +140,7 @@ class WebSocket(asyncio.Protocol):
         "_pieces",
         "_pinged_at",
         "_protocol",
+        "admitted",
         "host",
         "transport",
     )
@@ -153,6 +157,7 @@ class WebSocket(asyncio.Protocol):
         self._heard_at = 0.0
         self._pinged_at: float | None = None
         self._holds = 0
+        self.admitted = False
         self.host = ""
         """Where the peer is, as far as is known: whoever answers requests may know better than the socket."""
 
@@ -196,6 +201,8 @@ class WebSocket(asyncio.Protocol):
             self._deadline.cancel()
         self._leave()
         self._connections._remove(self)
+        if self.admitted:
+            self._connections.house.gone(self)
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`: who does not read is not listened to, or its pings would have answers without end."""
@@ -260,6 +267,7 @@ class WebSocket(asyncio.Protocol):
             return
         reply = self._connections.house.turn_away(self, request)
         if reply is None:
+            self.admitted = True
             response = self._protocol.accept(request)
         else:
             response = self._protocol.reject(reply.status, reply.text)

@@ -39,6 +39,7 @@ _MAX_URL = 300
 _MAX_CREDENTIAL = 512
 _MAX_CHALLENGE = 128
 """Characters of a realm and bytes of a nonce. STUN allows more; these are the server's own."""
+_MAX_WITHIN = 3600.0
 _MAX_TEXT = 100
 """ASCII characters of an explanation; RFC 6455 §5.5 leaves a close frame 123 bytes for its reason."""
 _CONTEXT = b"quice rendezvous registration v1\0"
@@ -126,6 +127,14 @@ class Refused(_Message, frozen=True, kw_only=True, tag="refused"):
     text: str
 
 
+class Leaving(_Message, frozen=True, kw_only=True, tag="leaving"):
+    """Server: I shall end. Register elsewhere, at a time within so many seconds that you leave to chance; I serve you
+    here as long as I can.
+    """
+
+    within: float
+
+
 class OpenMailbox(_Message, frozen=True, kw_only=True, tag="open_mailbox"):
     """Peer: give me a mailbox with a number, and keep this body in it for the one who claims it. With the same body
     again, it is about the same mailbox.
@@ -206,7 +215,7 @@ class MailboxClosed(_Message, frozen=True, kw_only=True, tag="mailbox_closed"):
 
 MailboxToPeer = MailboxOpened | MailboxTaken | MailboxBody | MailboxClosed
 MailboxToServer = OpenMailbox | AttendMailbox | ClaimMailbox | PutMailbox | CloseMailbox
-ToPeer = Challenge | Registered | Relays | Delivered | Undeliverable | MailboxToPeer | Refused
+ToPeer = Challenge | Registered | Relays | Delivered | Undeliverable | MailboxToPeer | Refused | Leaving
 ToServer = Register | Deliver | MailboxToServer
 
 _encoder = msgspec.msgpack.Encoder()
@@ -248,6 +257,8 @@ def decode_to_peer(data: bytes | str) -> ToPeer:
             correct = number == 0 or _is_mailbox(number)
         case Refused(text=text):
             correct = len(text) <= _MAX_TEXT and text.isprintable()
+        case Leaving(within=within):
+            correct = 0 <= within <= _MAX_WITHIN
     return _correct(message, correct)
 
 

@@ -24,6 +24,7 @@ from quice.signal.protocol import (
     SESSION_LENGTH,
     Deliver,
     Delivered,
+    Leaving,
     MailboxBody,
     MailboxClosed,
     MailboxOpened,
@@ -251,8 +252,10 @@ class RendezvousClient:
         self._renewing_since = 0.0
         self._failures = 0
         self._lost = False
+        self._sent_away = False
+        """Whether the server that is used has said that it ends."""
         self._back_since = -math.inf
-        """When a server was reached again after one was lost."""
+        """When a server was reached again after one was lost, or has sent all its peers away."""
         # In order, as a set would not be.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self.mailboxes = Mailboxes(identity.peer, self._rng, self._send, self._spawn, lambda: self.url)
@@ -378,9 +381,9 @@ class RendezvousClient:
         self.url = greeting.url
         self._known[greeting.url] = greeting
         self._replaced, self._renewal = False, None
-        if self._registration is None and self._lost:
+        if (self._registration is None and self._lost) or self._sent_away:
             self._back_since = registration.since
-        self._lost = False
+        self._lost = self._sent_away = False
         previous = self._set(registration)
         self._spawn(self._read(registration), "quice rendezvous")
         self._spawn(self.mailboxes.repeat(), "quice mailboxes")
@@ -450,7 +453,11 @@ class RendezvousClient:
         first, last = _BACKOFF
         most = last if self._replaced else min(first * 2**self._failures, last)
         self._failures = min(self._failures + 1, 30)
-        return most * self._rng.getrandbits(16) / (1 << 16)
+        return most * self._chance()
+
+    def _chance(self) -> float:
+        """A number from 0 to 1."""
+        return self._rng.getrandbits(16) / (1 << 16)
 
     def _has(self, host: str) -> bool:
         """Whether the machine still has this address."""
@@ -503,6 +510,10 @@ class RendezvousClient:
                 self._deliver(message)
             case Relays(relays=relays):
                 self._take_relays(relays, greeting)
+            case Leaving(within=within):
+                # The old registration serves until the new one does.
+                self._sent_away = True
+                self._renew(within * self._chance())
             case Undeliverable():
                 self._undeliverable(PeerId(message.to), message.session)
             case MailboxOpened() | MailboxTaken() | MailboxBody() | MailboxClosed():
