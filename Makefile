@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 CARGO := $(shell command -v cargo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick packages fmt lint types layers rust bench bench-relay bench-connect lab life interop sim sim-report fuzz clean
+.PHONY: help demo test quick packages fmt lint types layers rust bench bench-relay bench-connect bench-server lab life interop sim sim-report fuzz clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-relay: $(INSTALLED) packages  ## What a packet costs our relay, and QUIC t
 
 bench-connect: $(INSTALLED) packages  ## From connect() to the answer, behind NATs and beside the peers, in one table
 	$(BIN)/python -m bench.connect
+
+bench-server: $(INSTALLED) packages  ## Memory for a registered peer, CPU for a message, one process and several with Redis (two minutes)
+	$(BIN)/python -m bench.server
 
 lab: $(INSTALLED) packages  ## Ten connections through every pair of NATs, in a table
 	$(BIN)/python -m lab.matrix --runs 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import gc
 import ipaddress
 import signal
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from quice.turn.policy import IpNetwork
 
 _DESCRIPTORS = 65_536
+_COLLECT_AFTER = 50_000
 _DRAIN = 10.0
 
 _OWN, _ELSEWHERE, _MANY = "This server's relay", "A relay elsewhere", "Several servers as one"
@@ -193,6 +195,9 @@ async def _serve(
     if host is not None and not _is_address(host):
         raise UsageError(f"--host takes an IP address of this machine, not {host!r}")
     _allow_descriptors()
+    # What thousands of peers are made of stays: it need not be looked through again and again. A message leaves nothing
+    # behind that only a collection would free.
+    gc.set_threshold(_COLLECT_AFTER, 10, 100)
     store = None if redis is None else _redis_store(redis)
     async with Server(host, port, stun_port, relay=settings(), store=store, access=access()) as server:
         lines = [f"rendezvous {server.url}", f"STUN       {server.stun}"]

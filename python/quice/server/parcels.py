@@ -111,6 +111,8 @@ class Outbox:
         self._numbers = itertools.count(1)
         self.letters: list[Letter] = []
         """Those that are to go now."""
+        self.here: list[Letter] = []
+        """Those whose peer has come here meanwhile."""
         self._held: list[Letter] = []
         """Those to peers whose process has ended, and who may be on their way to another."""
         self._receipts: dict[str, list[Receipt]] = {}
@@ -163,8 +165,10 @@ class Outbox:
             if place is None and letter.to not in absent:
                 # It has been said meanwhile that the peer is not where it was.
                 self.letters.append(letter)
-            elif place is None or place == letter.refused_at or place.process == self._process:
+            elif place is None or place == letter.refused_at:
                 self._fail(letter)
+            elif place.process == self._process:
+                self.here.append(letter)
             else:
                 bundles.setdefault(place.process, []).append(letter)
         receipts, self._receipts = self._receipts, {}
@@ -192,6 +196,16 @@ class Outbox:
             self._sent[number] = sent
             self._heard.setdefault(to, now)
         return sent
+
+    def hand_out(self, take: Callable[[PeerKey, bytes], Taken]) -> None:
+        """Give the messages that have stayed here to their peers."""
+        here, self.here = self.here, []
+        for letter in here:
+            self.places.pop(letter.to, None)
+            if take(letter.to, letter.message) is Taken.YES:
+                self._on_their_way -= letter.size
+            else:
+                self._fail(letter)
 
     def settle(self, sender: str, receipts: Iterable[Receipt], now: float) -> None:
         """Take in what a process says of parcels that it got."""

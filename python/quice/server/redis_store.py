@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -33,9 +34,9 @@ from quice.wire import random_bytes
 
 logger = logging.getLogger(__name__)
 
-LEASE = 5.0
+LEASE = 10.0
 """Seconds after which a process of which nothing is heard has ended for the others."""
-_RENEWAL = 1.5
+_RENEWAL = 2.0
 _ENTRY = 120
 """Seconds for which Redis knows where a peer is, unless its process says it again."""
 _REFRESH = 30.0
@@ -45,9 +46,13 @@ _LOOK = 0.25
 """Seconds between two looks at what is on its way."""
 _BLOCK = 1.0
 """Seconds that taking from an empty inbox waits."""
+_PACE = (0.005, 0.05)
+"""Seconds between two times of sending, or of taking: what comes meanwhile goes together, at a fraction of the cost."""
+_SHARE = 4
+"""How many times longer than it takes to send that is, where these allow it: a busy machine is not kept busier so."""
 _TAKE = 64
 """Parcels taken at once."""
-_TIMEOUT = 3.0
+_TIMEOUT = 5.0
 """Seconds that Redis may take to answer."""
 _BACKOFF = (0.1, 5.0)
 """The most seconds before the first and, doubled each time, before a later try to reach Redis again."""
@@ -95,6 +100,16 @@ return 1
 """
 
 
+@dataclass(eq=False)
+class _Claim:
+    """A peer that wants to be registered here, and waits for the answer."""
+
+    peer: PeerKey
+    number: int
+    replace: bool
+    answer: asyncio.Future[bool]
+
+
 class RedisStore:
     """The service as one of its processes sees it, through Redis."""
 
@@ -113,6 +128,7 @@ class RedisStore:
         self._claims: dict[PeerKey, int] = {}
         """The registrations of peers that are here, by number."""
         self._claimed = 0
+        self._claiming: list[_Claim] = []
         self._released: dict[PeerKey, int] = {}
         self._wanted = asyncio.Event()
         self._back = asyncio.Event()
@@ -146,19 +162,11 @@ class RedisStore:
         self._claimed += 1
         number = self._claimed
         if self.trouble is None:
-            entry = self._entry(number)
-            arguments = (entry, _ENTRY, int(replace), self.process, _PROCESS)
-            try:
-                done, old = await cast("Any", self._redis.eval(_CLAIM, 1, _AT + peer, *arguments))
-            except _FAILURES as error:
-                self._lose(error)
-            else:
-                if not done:
-                    return False
-                place = _place(old)
-                if place is not None and place.process != self.process:
-                    self.outbox.tell_replaced(place, peer)
-                    self._wanted.set()
+            answer: asyncio.Future[bool] = self._loop.create_future()
+            self._claiming.append(_Claim(peer, number, replace, answer))
+            self._wanted.set()
+            if not await answer:
+                return False
         self._claims[peer] = max(number, self._claims.get(peer, 0))
         return True
 
@@ -185,6 +193,7 @@ class RedisStore:
     async def close(self) -> None:
         """See `Store`."""
         self._closed = True
+        self._claim_alone()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -256,6 +265,7 @@ class RedisStore:
             logger.warning("Redis is not reached, peers at other processes are not either: %s", error)
             self.outbox.give_up()
             self.outbox.places.clear()
+            self._claim_alone()
 
     def _find(self) -> None:
         if self.trouble is not None:
@@ -271,14 +281,18 @@ class RedisStore:
             await self._wanted.wait()
             await self._back.wait()
             self._wanted.clear()
+            began = self._loop.time()
             try:
                 await self._flush()
             except _FAILURES as error:
                 self._lose(error)
+            await self._pause(began)
 
     async def _flush(self) -> None:
         if self._released:
             await self._tell_released()
+        if self._claiming:
+            await self._tell_claims()
         outbox = self.outbox
         absent: set[PeerKey] = set()
         if len(outbox.places) > _MAX_PLACES:
@@ -291,6 +305,7 @@ class RedisStore:
                 else:
                     outbox.places[peer] = place
         sent = outbox.pack(absent, self._loop.time())
+        outbox.hand_out(self._local.take)
         if not sent:
             return
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -303,6 +318,30 @@ class RedisStore:
                 outbox.bounced(parcel)
         if outbox.letters:
             self._wanted.set()
+
+    async def _tell_claims(self) -> None:
+        claims = self._claiming[:_CHUNK]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for claim in claims:
+                arguments = (self._entry(claim.number), _ENTRY, int(claim.replace), self.process, _PROCESS)
+                pipeline.eval(_CLAIM, 1, _AT + claim.peer, *arguments)
+            answers = await pipeline.execute()
+        del self._claiming[: len(claims)]
+        if self._claiming:
+            self._wanted.set()
+        for claim, (done, old) in zip(claims, answers, strict=True):
+            place = _place(old)
+            if done and place is not None and place.process != self.process:
+                self.outbox.tell_replaced(place, claim.peer)
+            if not claim.answer.done():
+                claim.answer.set_result(bool(done))
+
+    def _claim_alone(self) -> None:
+        """Without Redis whoever proves the key has it, here."""
+        claims, self._claiming = self._claiming, []
+        for claim in claims:
+            if not claim.answer.done():
+                claim.answer.set_result(True)
 
     async def _tell_released(self) -> None:
         released, self._released = self._released, {}
@@ -364,9 +403,15 @@ class RedisStore:
                 self._lose(error)
                 continue
             if taken is not None:
+                began = self._loop.time()
                 for data in taken[1]:
                     self._unpack(data)
                 self._wanted.set()
+                await self._pause(began)
+
+    async def _pause(self, began: float) -> None:
+        least, most = _PACE
+        await asyncio.sleep(min(max(least, _SHARE * (self._loop.time() - began)), most))
 
     def _unpack(self, data: bytes) -> None:
         parcel = parcels.decode(data)

@@ -1,0 +1,1 @@
+"""What a rendezvous server costs: memory for a peer, CPU for a message; one process and several with Redis."""
