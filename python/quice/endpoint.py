@@ -156,7 +156,8 @@ class Endpoint:
 
         Use it in `async with`, or await it and call `close` yourself. Raises `BindError`, `ValueError` for a host or
         an external address that is no IP address and for an alpn that begins with `quice/1+`, and
-        `ServerUnreachableError` when the server can't be reached.
+        `ServerUnreachableError` when no server can be reached. An endpoint with `stun_servers` or `relays` begins
+        without one then, and registers as soon as it can: each of the three does its part without the others.
         """
         external = [ExternalAddress(each) if isinstance(each, str) else each for each in external_addresses]
         if lite:

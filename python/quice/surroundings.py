@@ -24,6 +24,8 @@ from quice.wire import Address, Transmit
 logger = logging.getLogger(__name__)
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - every interface is the point: any may reach the peer
+_PATIENCE = 3.0
+"""Seconds to wait for a rendezvous server where there are other ways to be reached."""
 _LOOK_AGAIN = 1.0
 """Seconds between two looks around that nobody but suspicion asked for."""
 
@@ -62,6 +64,8 @@ class Surroundings:
         self._check: asyncio.Task[None] | None = None
         self._stun_servers: tuple[Address, ...] = ()
         self._relay_servers: tuple[RelayServer, ...] = ()
+        self._offered: tuple[Address, ...] = ()
+        """The STUN servers of the rendezvous server that are asked."""
         self._loop = asyncio.get_running_loop()
         self._looked_at = float("-inf")
 
@@ -106,13 +110,15 @@ class Surroundings:
         self._gather()
 
     async def register(self, rendezvous: RendezvousClient) -> None:
-        """Be found by this server's peers, and use what else it offers. Raises `ServerUnreachableError`."""
+        """Be found by this server's peers, and use what else it offers, also when it is another later.
+
+        Raises `ServerUnreachableError`; but where STUN servers or relays are named, the endpoint does without until
+        it can be reached.
+        """
         if not self._exposure.lite:
             rendezvous.on_relays = lambda offered: self._on_relays()
         self.rendezvous = rendezvous
-        await rendezvous.start()
-        if rendezvous.stun_servers and not self._exposure.lite:
-            self._gather()
+        await rendezvous.start(_PATIENCE if self._stun_servers or self._relay_servers else None)
 
     def look_again(self) -> None:
         """The network has changed, as far as one can see from here: find out what is true now."""
@@ -184,11 +190,13 @@ class Surroundings:
             raise BindError(str(Address(host, port)), error.strerror or str(error)) from error
 
     def _gather(self) -> None:
-        known = self.rendezvous.stun_servers if self.rendezvous is not None else ()
-        self.discovery.start(() if self._exposure.lite else (*known, *self._stun_servers))
+        self._offered = self.rendezvous.stun_servers if self.rendezvous is not None else ()
+        self.discovery.start(() if self._exposure.lite else (*self._offered, *self._stun_servers))
 
     def _on_relays(self) -> None:
         """This endpoint has registered, or gets other credentials. A server that was restarted has no allocations."""
+        if self.rendezvous is not None and self.rendezvous.stun_servers != self._offered:
+            self._gather()
         self._use_relays()
         self.relays.check()
 

@@ -260,9 +260,19 @@ class RendezvousClient:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self.mailboxes = Mailboxes(identity.peer, self._rng, self._send, self._spawn, lambda: self.url)
 
-    async def start(self) -> None:
-        """Register. Raises `ServerUnreachableError` when that fails; later losses are mended quietly."""
-        self._adopt(await self._register(replace=True))
+    async def start(self, within: float | None = None) -> None:
+        """Register; later losses are mended quietly.
+
+        within: seconds to wait for that; if it fails, too, it goes on trying. By default `ServerUnreachableError` is
+        raised then.
+        """
+        if within is None:
+            self._adopt(await self._register(replace=True))
+            return
+        self._renew()
+        await self._next(within)
+        if self._registration is None:
+            logger.warning("not registered with %s yet: %s", self.url, self._trouble)
 
     @property
     def is_registered(self) -> bool:
@@ -393,9 +403,12 @@ class RendezvousClient:
     def _set(self, registration: _Registration | None) -> _Registration | None:
         """Have this one from now on; returns the one until now."""
         previous, self._registration = self._registration, registration
+        self._wake_all()
+        return previous
+
+    def _wake_all(self) -> None:
         for waiter in self._waiting:
             _wake(waiter)
-        return previous
 
     async def _read(self, registration: _Registration) -> None:
         """Receive until the WebSocket ends, and have a new one then if it is still the one that is used."""
@@ -441,7 +454,11 @@ class RendezvousClient:
                 registration = await self._register(replace=not self._replaced)
             except ServerUnreachableError as error:
                 logger.debug("not registered again: %s", error)
+                if not self._lost:
+                    # Nothing better can be said: it has never been reached.
+                    self._trouble = error.reason
                 delay = self._delay()
+                self._wake_all()
             else:
                 self._adopt(registration)
                 return
