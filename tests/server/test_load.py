@@ -109,6 +109,21 @@ async def test_a_peer_that_does_not_answer_pings_is_dropped_however_much_waits_f
             await read_until(one, b"still served")
 
 
+async def test_all_of_many_peers_are_pinged_though_not_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_module, "KEEPALIVE", 0.3)
+    monkeypatch.setattr(websocket_module, "_AT_ONCE", 2)
+    async with Server("127.0.0.1", 0, 0) as server, contextlib.AsyncExitStack() as stack:
+        for number in range(7):
+            # Every second one has stopped, and answers nothing.
+            peer = await stack.enter_async_context(raw_peer(server, ping_interval=None))
+            await peer.registered()
+            if number % 2:
+                peer.socket.transport.pause_reading()
+        await until(lambda: server.connections == 4)
+        await asyncio.sleep(0.6)
+        assert len(server.rendezvous) == 4
+
+
 @pytest.mark.usefixtures("unlimited")
 async def test_a_peer_that_does_not_read_can_register_again_at_once(
     server: Server, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,10 @@ _MAX_PIECES = 64
 """Of one message: quice's own have one each, proxies may make more of it."""
 _SWEEPS = 8
 """How often in `KEEPALIVE` the connections are looked at."""
+_AT_ONCE = 100
+_BREATH = 0.01
+"""Connections that are looked at in one go, and seconds until the next ones are: all may be due for a ping together,
+and messages between peers are not to wait for that."""
 
 # The library reports each connection at INFO. What fails for a reason of ours it reports as an error.
 _library_logger = logging.getLogger(f"{__name__}.protocol")
@@ -119,12 +123,19 @@ class Connections:
             if self._emptied is not None and not self._emptied.done():
                 self._emptied.set_result(None)
 
-    def _look(self) -> None:
-        """One timer for all: looking at 20,000 takes two milliseconds, as many timers would take memory."""
+    def _look(self, left: list[WebSocket] | None = None) -> None:
+        """One timer for all, which would take memory each. `left`: those that this round has not come to yet."""
+        if left is None:
+            left = list(self)
         now = self.loop.time()
-        for websocket in self:
-            websocket._keep_alive(now)
-        self._sweep = self.loop.call_later(KEEPALIVE / _SWEEPS, self._look) if self._connections else None
+        for websocket in left[:_AT_ONCE]:
+            if websocket in self._connections:
+                websocket._keep_alive(now)
+        del left[:_AT_ONCE]
+        if left:
+            self._sweep = self.loop.call_later(_BREATH, self._look, left)
+        else:
+            self._sweep = self.loop.call_later(KEEPALIVE / _SWEEPS, self._look) if self._connections else None
 
 
 class WebSocket(asyncio.Protocol):
