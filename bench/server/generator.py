@@ -7,6 +7,7 @@ lines of JSON on standard input, and answers each with one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import resource
@@ -188,6 +189,14 @@ class Load:
                 continue
             return
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something has neither come nor been reported."""
+        if self.on_their_way is None:
+            return self.got + self.reported < self.sent
+        # One that was reported and comes all the same is not to stand for another.
+        return any(count > 0 for count in self.on_their_way.values())
+
     # What is ordered.
 
     async def connect(self, count: int, urls: list[str], first: int = 0) -> dict[str, object]:
@@ -206,6 +215,9 @@ class Load:
         self.peers += [Peer(self, begin + number, Identity.generate()) for number in range(count)]
         started = time.perf_counter()
         await asyncio.gather(*(one(begin + number) for number in range(count)))
+        # A collection would look through all of them, and what is measured meanwhile would wait for it.
+        gc.collect()
+        gc.freeze()
         return {"registered": sum(peer.is_registered for peer in self.peers), "seconds": time.perf_counter() - started}
 
     async def register(self, peer: Peer, url: str, local: str = "127.0.1.1") -> None:
@@ -216,17 +228,20 @@ class Load:
         await peer.registered
         peer.registered = None
 
-    async def press(self, seconds: float, active: int, window: int) -> dict[str, object]:
-        """As fast as it goes: each sender has so many messages on their way. Each goes to another."""
+    async def press(self, seconds: float, active: int, window: int, *, apart: bool = False) -> dict[str, object]:
+        """As fast as it goes: each sender has so many messages on their way. Each goes to anybody; `apart`: to one at
+        the same server.
+        """
         self.reset()
         senders = self.peers[:active]
-        receivers = self.rng.choices(self.peers, k=9973)
+        homes = len(self.urls) if apart else 1
+        receivers = [self.rng.choices(self.peers[home::homes], k=9973) for home in range(homes)]
         ends = time.perf_counter() + seconds
 
         def next_of(sender: int) -> None:
             if time.perf_counter() < ends:
                 self.sent += 1
-                senders[sender].send(receivers[self.sent % len(receivers)])
+                senders[sender].send(receivers[sender % homes][self.sent % 9973])
 
         self.on_delivered = next_of
         started = time.perf_counter()
@@ -301,7 +316,7 @@ class Load:
     async def finish(self, patience: float) -> None:
         """Wait until nothing is on its way, or nothing has come for so long."""
         last, since = -1, time.perf_counter()
-        while self.got + self.reported < self.sent and time.perf_counter() - since < patience:
+        while self.is_waiting and time.perf_counter() - since < patience:
             if self.got + self.reported != last:
                 last, since = self.got + self.reported, time.perf_counter()
             await asyncio.sleep(0.05)

@@ -42,7 +42,7 @@ class Place(NamedTuple):
 class Letter:
     """A message and whoever wants to know if it fails."""
 
-    __slots__ = ("failed", "message", "refused_at", "to", "until")
+    __slots__ = ("failed", "message", "refused_at", "size", "to", "until")
 
     def __init__(self, to: PeerKey, message: bytes, failed: Callable[[], None], until: float) -> None:
         self.to = to
@@ -51,11 +51,8 @@ class Letter:
         self.until = until
         self.refused_at: Place | None = None
         """Where the peer was not, though it was to be there."""
-
-    @property
-    def size(self) -> int:
+        self.size = len(message) + _OVERHEAD
         """Bytes that it takes."""
-        return len(self.message) + _OVERHEAD
 
 
 Receipt = tuple[int, dict[int, int]]
@@ -287,12 +284,10 @@ class Outbox:
 
 def _pieces(letters: list[Letter]) -> Iterator[list[Letter]]:
     """The letters in parcels of a bearable size; one of none if there are none."""
-    piece: list[Letter] = []
-    size = 0
-    for letter in letters:
-        if piece and size + letter.size > _MAX_PARCEL:
-            yield piece
-            piece, size = [], 0
-        piece.append(letter)
+    start = size = 0
+    for number, letter in enumerate(letters):
         size += letter.size
-    yield piece
+        if size > _MAX_PARCEL and number > start:
+            yield letters[start:number]
+            start, size = number, letter.size
+    yield letters[start:]
