@@ -1,16 +1,20 @@
-"""The rules of mailboxes, on a clock that the test sets."""
+"""The rules of mailboxes, in memory and in Redis, on a clock that the test sets."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from quice.identity import Identity, PeerId
 from quice.server import mailboxes as rules
-from quice.server.mailboxes import Limit, Mailboxes, MemoryMailboxes, numbers
+from quice.server.mailboxes import Limit, Mailboxes, MailboxStore, MemoryMailboxes, numbers
+from quice.server.redis_mailboxes import RedisMailboxes
 from quice.signal.protocol import (
     AttendMailbox,
     ClaimMailbox,
@@ -25,18 +29,26 @@ from quice.signal.protocol import (
     OpenMailbox,
     PutMailbox,
 )
+from tests.server.redis_server import RedisServer, needs_redis
 
 ALICE, BOB, EVE = (Identity.generate().peer for _ in range(3))
 Told = list[tuple[PeerId, MailboxToPeer]]
 
 
 class Service:
-    """Mailboxes in memory, at a time that the test tells."""
+    """Mailboxes at a time that the test tells."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self) -> None:
         self.now = 1000.0
-        self.store = MemoryMailboxes(lambda: self.now, random.Random(seed))
-        self.mailboxes = Mailboxes(self.store)
+        self.mailboxes = Mailboxes(self.make_store(random.Random(1)))
+
+    def make_store(self, rng: random.Random) -> MailboxStore:
+        self.store = MemoryMailboxes(lambda: self.now, rng)
+        return self.store
+
+    async def open(self) -> int:
+        """How many are open."""
+        return len(self.store)
 
     async def say(self, peer: PeerId, message: MailboxToServer, source: str = "192.0.2.1") -> Told:
         return await self.mailboxes.handle(peer, source, message)
@@ -51,9 +63,38 @@ class Service:
         assert len(await self.say(peer, ClaimMailbox(number=number))) == 2
 
 
-@pytest.fixture
-def service() -> Service:
-    return Service()
+class RedisService(Service):
+    """The same in Redis."""
+
+    def __init__(self, url: str) -> None:
+        self.redis = Redis.from_url(url)
+        super().__init__()
+
+    def make_store(self, rng: random.Random) -> MailboxStore:
+        return RedisMailboxes(self.redis, rng, lambda: self.now)
+
+    async def open(self) -> int:
+        count: int = await self.redis.zcount("quice:mailboxes", f"({self.now + rules.REST!r}", "+inf")
+        return count
+
+
+@pytest.fixture(scope="module")
+def one_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
+async def service(request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    if request.param == "memory":
+        yield Service()
+    else:
+        made = RedisService(request.getfixturevalue("one_redis").url)
+        await made.redis.flushall()
+        yield made
+        await made.redis.aclose()
 
 
 def gone(peer: PeerId, number: int) -> Told:
@@ -75,7 +116,7 @@ async def test_three_bodies_go_between_two_peers(service: Service) -> None:
     assert await service.say(ALICE, reply) == [(BOB, MailboxBody(number=number, peer=ALICE.key, body=b"reply"))]
     # That it is over, the opener knows.
     assert await service.say(BOB, CloseMailbox(number=number)) == []
-    assert len(service.store) == 0
+    assert await service.open() == 0
 
 
 async def test_only_the_first_to_claim_a_mailbox_gets_it(service: Service) -> None:
@@ -146,9 +187,9 @@ async def test_either_side_ends_it_and_the_other_is_told(service: Service, close
 async def test_a_mailbox_without_attendance_ends(service: Service) -> None:
     number = await service.opened()
     service.now += rules.LIFETIME - 0.001
-    assert len(service.store) == 1
+    assert await service.open() == 1
     service.now += 0.001
-    assert len(service.store) == 0
+    assert await service.open() == 0
     assert await service.say(BOB, ClaimMailbox(number=number)) == gone(BOB, number)
 
 
@@ -159,7 +200,7 @@ async def test_attendance_keeps_a_mailbox_for_an_hour_and_no_longer(service: Ser
         service.now += rules.LIFETIME / 2
     await service.say(ALICE, AttendMailbox(number=number))
     service.now = opened + rules.LONGEST - 0.001
-    assert len(service.store) == 1
+    assert await service.open() == 1
     service.now = opened + rules.LONGEST
     assert await service.say(ALICE, AttendMailbox(number=number)) == gone(ALICE, number)
 
@@ -171,15 +212,16 @@ async def test_an_exchange_has_a_minute(service: Service) -> None:
     service.now += rules.EXCHANGE - 0.001
     await service.say(ALICE, AttendMailbox(number=number))
     await service.say(BOB, ClaimMailbox(number=number))
-    assert len(service.store) == 1
+    assert await service.open() == 1
     service.now += 0.001
     assert await service.say(BOB, PutMailbox(number=number, body=b"late")) == gone(BOB, number)
 
 
 @pytest.mark.parametrize("how", ["closed", "expired"])
-async def test_a_number_rests_before_somebody_else_gets_it(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+async def test_a_number_rests_before_somebody_else_gets_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     monkeypatch.setattr(rules, "numbers", lambda rng: iter([7]))
-    service = Service()
     assert await service.opened() == 7
     if how == "closed":
         await service.say(ALICE, CloseMailbox(number=7))
@@ -263,7 +305,8 @@ async def test_numbers_stay_short_while_few_are_open(service: Service, monkeypat
     assert sorted(opened)[100] < 1000
 
 
-async def test_what_is_over_leaves_nothing_behind(service: Service) -> None:
+async def test_what_is_over_leaves_nothing_behind() -> None:
+    service = Service()
     for number in range(3000):
         peer, source = Identity(number.to_bytes(32, "big")).peer, str(number)
         mailbox = await service.opened(peer, source=source)
@@ -273,7 +316,35 @@ async def test_what_is_over_leaves_nothing_behind(service: Service) -> None:
             await service.say(peer, CloseMailbox(number=mailbox), source)
         service.now += 10
     service.now += rules.LIFETIME + rules.REST
-    assert len(service.store) == 0
+    assert await service.open() == 0
     store = service.store
     assert [len(kept) for kept in (store._entries, store._ends, store._by_peer, store._by_source)] == [0] * 4
     assert len(store._allowed) <= 1024
+
+
+@needs_redis
+async def test_all_that_is_in_redis_expires(one_redis: RedisServer) -> None:
+    service = RedisService(one_redis.url)
+    async with service.redis as redis:
+        await redis.flushall()
+        number = await service.opened()
+        await service.say(ALICE, AttendMailbox(number=number))
+        closed = await service.opened(body=b"another")
+        await service.say(ALICE, CloseMailbox(number=closed))
+        await service.claimed(number)
+        await service.say(BOB, PutMailbox(number=number, body=b"answer"))
+        lifetimes = {key: await redis.ttl(key) for key in await redis.keys()}
+        assert all(0 < left <= 2 * 86400 for left in lifetimes.values()), lifetimes
+        # Nothing of what was said is kept of one that is closed.
+        assert set(await redis.hkeys(f"quice:mailbox:{closed}")) == {b"ends", b"opened"}  # type: ignore[misc]
+
+
+@needs_redis
+async def test_one_of_many_processes_gets_a_mailbox(one_redis: RedisServer) -> None:
+    service = RedisService(one_redis.url)
+    async with service.redis as redis:
+        await redis.flushall()
+        number = await service.opened()
+        peers = [Identity.generate().peer for _ in range(rules.CLAIMS_BY_SOURCE.burst)]
+        told = await asyncio.gather(*(service.say(peer, ClaimMailbox(number=number)) for peer in peers))
+        assert sorted(len(each) for each in told) == [1] * (len(peers) - 1) + [2]

@@ -27,8 +27,9 @@ from redis.exceptions import RedisError
 from quice.errors import StoreUnreachableError
 from quice.machine import this_machine
 from quice.server import parcels
-from quice.server.mailboxes import MailboxStore, MemoryMailboxes
+from quice.server.mailboxes import MailboxStore
 from quice.server.parcels import Letter, Outbox, Parcel, Place, Sent
+from quice.server.redis_mailboxes import RedisMailboxes
 from quice.server.store import LocalPeers, PeerKey, Taken
 from quice.wire import random_bytes
 
@@ -124,7 +125,7 @@ class RedisStore:
         self.process = random_bytes(self._rng, _PROCESS_LENGTH).hex()
         """This process's name among the others."""
         self.outbox = Outbox(self.process)
-        self.mailboxes: MailboxStore = MemoryMailboxes(self._loop.time, self._rng)
+        self.mailboxes: MailboxStore = RedisMailboxes(self._redis, self._rng)
         self._claims: dict[PeerKey, int] = {}
         """The registrations of peers that are here, by number."""
         self._claimed = 0

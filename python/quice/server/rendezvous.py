@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from websockets.frames import CloseCode
+
+from quice.errors import StoreUnreachableError
 from quice.identity import PeerId
 from quice.machine import this_machine
 from quice.server.credentials import RelayCredentials
@@ -149,11 +152,18 @@ class Rendezvous:
     async def keep_mail(self, visit: Visit, message: MailboxToServer) -> None:
         """Do what a peer wants of its mailboxes, and tell whom it concerns. Who is not there asks again."""
         source = source_of(visit.websocket.host)
-        for to, answer in await self._mailboxes.handle(PeerId(visit.peer), source, message):
+        try:
+            told = await self._mailboxes.handle(PeerId(visit.peer), source, message)
+        except StoreUnreachableError as error:
+            # The peer registers again, perhaps elsewhere, and says all of it again.
+            logger.debug("mailboxes are not reached: %s", error, extra=private(visit.peer, visit.websocket.host))
+            visit.websocket.close(CloseCode.TRY_AGAIN_LATER, "mailboxes are not reached")
+            return
+        for to, answer in told:
             if to.key == visit.peer:
                 visit.say(answer)
-            elif self.take(to.key, told := protocol.encode(answer)) is Taken.ABSENT:
-                self.store.forward(to.key, told, _forget)
+            elif self.take(to.key, encoded := protocol.encode(answer)) is Taken.ABSENT:
+                self.store.forward(to.key, encoded, _forget)
 
     async def admit(self, visit: Visit, register: Register) -> None:
         """Register a peer that has proven its key. Raises `ProtocolDecodeError`."""
