@@ -48,9 +48,13 @@ def write_certificate(directory: Path, name: str) -> tuple[str, str]:
 
 async def shown_by(server: Server) -> str:
     """The name in the certificate that the server shows."""
+    return await name_shown_at(int(server.url.rpartition(":")[2]))
+
+
+async def name_shown_at(port: int) -> str:
+    """The name in the certificate that is shown at a port of this machine."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    port = int(server.url.rpartition(":")[2])
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
@@ -118,6 +122,19 @@ async def test_a_server_without_a_usable_certificate_does_not_begin(tmp_path: Pa
     for files in ((str(tmp_path / "missing.pem"), key), (key, chain)):
         with pytest.raises(CertificateError, match=r"PEM"):
             await Server("127.0.0.1", 0, 0, access=Access(certificate=files)).__aenter__()
+
+
+async def test_who_does_not_go_on_with_its_handshake_is_sent_away_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quice.server.websocket.OPEN_TIMEOUT", 0.3)
+    files = write_certificate(tmp_path, "one")
+    async with Server("127.0.0.1", 0, 0, access=Access(certificate=files)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        # A record of TLS that goes on for ever.
+        writer.write(b"\x16\3\1\x20\0")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
 
 
 async def test_who_speaks_no_tls_to_it_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ async def test_a_line_is_an_object_that_says_what_has_happened_but_not_to_whom()
     log_to(stream, as_json=True, visits=True, addresses=False)
     peer = await a_visit()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line["text"].partition(":")[0] for line in lines] == ["registered", "refused", "left"]
-    assert all(line.keys() == {"time", "level", "from", "text"} for line in lines)
+    assert [line["event"] for line in lines] == ["registered", "refused", "left"]
+    assert all(line.keys() == {"time", "level", "from", "text", "event"} for line in lines)
     assert peer not in stream.getvalue()
     assert "127.0.0.1" not in stream.getvalue()
 

@@ -202,7 +202,11 @@ async def _serve(
     async with Server(host, port, stun_port, relay=settings(), store=store, access=access()) as server:
         lines = [f"rendezvous {server.url}", f"STUN       {server.stun}"]
         lines += [f"TURN       {url}" for url in server.turn]
-        output.event("ready", "\n".join(lines), url=server.url, stun=str(server.stun), turn=list(server.turn))
+        about: dict[str, object] = {"url": server.url, "stun": str(server.stun), "turn": list(server.turn)}
+        if server.metrics is not None:
+            lines.append(f"metrics    http://{server.metrics}/metrics")
+            about["metrics"] = str(server.metrics)
+        output.event("ready", "\n".join(lines), **about)
         await _told_to_end(server, drain)
         if drain:
             output.event("draining", f"sending {len(server.rendezvous)} peers elsewhere, for {drain:g} s at most")

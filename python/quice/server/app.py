@@ -12,9 +12,11 @@ from websockets.frames import CloseCode
 
 from quice.errors import BindError
 from quice.machine import this_machine
+from quice.server import websocket
 from quice.server.certificate import Certificate
 from quice.server.credentials import RelayCredentials
 from quice.server.entrance import Access, Entrance
+from quice.server.logs import Event, about
 from quice.server.relay import RelayService, RelaySettings, random_secret
 from quice.server.rendezvous import Rendezvous
 from quice.server.store import MemoryStore, Store
@@ -64,6 +66,8 @@ class Server:
         self._access = access or Access()
         self._certificate: Certificate | None = None
         self._watched: asyncio.Server | None = None
+        self.metrics: Address | None = None
+        """Where those who watch find `/metrics`."""
 
     async def __aenter__(self) -> Server:
         self._machine = this_machine()
@@ -97,7 +101,11 @@ class Server:
         if access.metrics is not None:
             await self._serve_metrics(*access.metrics)
         tls = None if self._certificate is None else self._certificate.context
-        self._listener = await loop.create_server(self._connections.accept, sock=listener, backlog=_BACKLOG, ssl=tls)
+        # A handshake of TLS comes before all else, and asyncio would wait a minute for it.
+        patience = None if tls is None else websocket.OPEN_TIMEOUT
+        self._listener = await loop.create_server(
+            self._connections.accept, sock=listener, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=patience
+        )
         if self._certificate is not None:
             self._certificate.watch()
 
@@ -118,8 +126,8 @@ class Server:
             self._watched.close()
         if self._certificate is not None:
             self._certificate.close()
-        for websocket in self._connections:
-            websocket.close(CloseCode.GOING_AWAY)
+        for connection in self._connections:
+            connection.close(CloseCode.GOING_AWAY)
         # Those that are still in their opening handshake have nothing to say goodbye to.
         deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._connections.cut_off)
         try:
@@ -138,7 +146,7 @@ class Server:
         """
         self._listener.close()
         within = min(len(self.rendezvous) / _MOVES, seconds / 2)
-        logger.info("draining: %d peers are sent elsewhere", len(self.rendezvous))
+        logger.info("draining: %d peers are sent elsewhere", len(self.rendezvous), extra=about(Event.DRAINING))
         self.rendezvous.leave(within)
         gone = asyncio.ensure_future(self._gone())
         try:

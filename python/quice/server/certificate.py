@@ -8,6 +8,7 @@ import os
 import ssl
 
 from quice.errors import CertificateError
+from quice.server.logs import Event, about
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,9 @@ class Certificate:
             _context(self._files)
             self.context.load_cert_chain(*self._files)
         except CertificateError as error:
-            logger.warning("%s; the one until now is used on", error)
+            logger.warning("%s; the one until now is used on", error, extra=about(Event.CERTIFICATE_UNUSABLE))
         else:
-            logger.info("the certificate is loaded anew")
+            logger.info("the certificate is loaded anew", extra=about(Event.CERTIFICATE_LOADED))
 
     def close(self) -> None:
         """Look no more."""

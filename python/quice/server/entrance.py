@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from websockets.http11 import Request
 
-from quice.server.logs import private
+from quice.server.logs import Event, about
 from quice.server.sources import SourceLimits, Sources, source_of
 from quice.server.websocket import Guest, Reply, WebSocket
 from quice.turn.policy import IpNetwork
@@ -84,7 +84,9 @@ class Entrance:
         if self._sources.enter(source_of(websocket.host), self._clock()):
             return None
         self.turned_away += 1
-        logger.debug("turned away: too many connections from one address", extra=private(b"", websocket.host))
+        logger.debug(
+            "turned away: too many connections from one address", extra=about(Event.TURNED_AWAY, address=websocket.host)
+        )
         return Reply(HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address\n")
 
     def gone(self, websocket: WebSocket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import logging
 from datetime import datetime, timezone
@@ -12,9 +13,26 @@ from quice.identity import PeerId
 _PRIVATE = ("peer", "address")
 
 
-def private(peer: bytes, address: str) -> dict[str, Any]:
-    """Who a record is about, for `extra`: shown only by a formatter that is told to."""
-    return {"peer": peer, "address": address}
+class Event(str, enum.Enum):
+    """What is logged, by names that stay. `docs/server.md` says what each means."""
+
+    REGISTERED = "registered"
+    LEFT = "left"
+    REFUSED = "refused"
+    TURNED_AWAY = "turned-away"
+    MAILBOXES_LOST = "mailboxes-lost"
+    DRAINING = "draining"
+    REDIS_LOST = "redis-lost"
+    REDIS_BACK = "redis-back"
+    STRANGE_PARCEL = "strange-parcel"
+    CERTIFICATE_LOADED = "certificate-loaded"
+    CERTIFICATE_UNUSABLE = "certificate-unusable"
+    NO_RELAYED_ADDRESS = "no-relayed-address"
+
+
+def about(event: Event, peer: bytes = b"", address: str = "") -> dict[str, Any]:
+    """What has happened and to whom, for `extra`; to whom is shown only by a formatter that is told to."""
+    return {"event": event.value, "peer": peer, "address": address}
 
 
 class Lines(logging.Formatter):
@@ -30,6 +48,8 @@ class Lines(logging.Formatter):
         """See `logging.Formatter`."""
         when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         fields = {"time": when, "level": record.levelname.lower(), "from": record.name, "text": record.getMessage()}
+        if event := getattr(record, "event", None):
+            fields["event"] = event
         fields |= self._about(record)
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)

@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 from quice.errors import StoreUnreachableError
 from quice.machine import this_machine
 from quice.server import parcels
+from quice.server.logs import Event, about
 from quice.server.mailboxes import MailboxStore
 from quice.server.parcels import Letter, Outbox, Parcel, Place, Sent
 from quice.server.redis_mailboxes import RedisMailboxes
@@ -263,7 +264,11 @@ class RedisStore:
             self.trouble = "Redis is not reached"
             self._back.clear()
             _ring(self._alarm)
-            logger.warning("Redis is not reached, peers at other processes are not either: %s", error)
+            logger.warning(
+                "Redis is not reached, peers at other processes are not either: %s",
+                error,
+                extra=about(Event.REDIS_LOST),
+            )
             self.outbox.give_up()
             self.outbox.places.clear()
             self._claim_alone()
@@ -273,7 +278,7 @@ class RedisStore:
             self.trouble = None
             self._back.set()
             self._wanted.set()
-            logger.info("Redis is back")
+            logger.info("Redis is back", extra=about(Event.REDIS_BACK))
 
     # Sending.
 
@@ -417,7 +422,10 @@ class RedisStore:
     def _unpack(self, data: bytes) -> None:
         parcel = parcels.decode(data)
         if parcel is None:
-            logger.warning("a parcel of another process that is none: do all run the same version?")
+            logger.warning(
+                "a parcel of another process that is none: do all run the same version?",
+                extra=about(Event.STRANGE_PARCEL),
+            )
             return
         self.outbox.settle(parcel.sender, parcel.receipts, self._loop.time())
         for peer, number in parcel.replaced:

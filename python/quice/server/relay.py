@@ -13,6 +13,7 @@ from quice.errors import BindError
 from quice.forwarder import Counts, Forwarder
 from quice.machine import NO_SUCH_FAMILY, this_machine
 from quice.network import LocalAddress
+from quice.server.logs import Event, about
 from quice.server.stun import answer
 from quice.stun.message import Method
 from quice.turn.orders import (
@@ -221,7 +222,8 @@ class RelayService:
                 if error.errno in NO_SUCH_FAMILY:
                     return ADDRESS_FAMILY_NOT_SUPPORTED
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    logger.warning("no relayed address: %s", error.strerror or error)
+                    reason = error.strerror or error
+                    logger.warning("no relayed address: %s", reason, extra=about(Event.NO_RELAYED_ADDRESS))
                     break
         return INSUFFICIENT_CAPACITY
 

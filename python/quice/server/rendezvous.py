@@ -17,7 +17,7 @@ from quice.errors import StoreUnreachableError
 from quice.identity import PeerId
 from quice.machine import this_machine
 from quice.server.credentials import RelayCredentials
-from quice.server.logs import private
+from quice.server.logs import Event, about
 from quice.server.mailboxes import Mailboxes
 from quice.server.sources import source_of
 from quice.server.store import PeerKey, Store, Taken
@@ -156,7 +156,11 @@ class Rendezvous:
             told = await self._mailboxes.handle(PeerId(visit.peer), source, message)
         except StoreUnreachableError as error:
             # The peer registers again, perhaps elsewhere, and says all of it again.
-            logger.debug("mailboxes are not reached: %s", error, extra=private(visit.peer, visit.websocket.host))
+            logger.debug(
+                "mailboxes are not reached: %s",
+                error,
+                extra=about(Event.MAILBOXES_LOST, visit.peer, visit.websocket.host),
+            )
             visit.websocket.close(CloseCode.TRY_AGAIN_LATER, "mailboxes are not reached")
             return
         for to, answer in told:
@@ -182,7 +186,7 @@ class Rendezvous:
         visit.peer = peer
         visit.websocket.settle()
         self.counts.registered += 1
-        logger.debug("registered", extra=private(peer, visit.websocket.host))
+        logger.debug("registered", extra=about(Event.REGISTERED, peer, visit.websocket.host))
         if previous is not None:
             # Whoever proves the key is the peer; a stale connection must not keep it from being reached.
             previous.websocket.close(REPLACED, "registered again")
@@ -197,7 +201,7 @@ class Rendezvous:
         if visit.peer and self._peers.get(visit.peer) is visit:
             del self._peers[visit.peer]
             self.store.release(visit.peer)
-            logger.debug("left", extra=private(visit.peer, visit.websocket.host))
+            logger.debug("left", extra=about(Event.LEFT, visit.peer, visit.websocket.host))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Have this done beside."""
@@ -358,7 +362,7 @@ class Visit:
 
     def _refuse(self, text: str) -> None:
         self._rendezvous.counts.refused += 1
-        logger.debug("refused: %s", text, extra=private(self.peer, self.websocket.host))
+        logger.debug("refused: %s", text, extra=about(Event.REFUSED, self.peer, self.websocket.host))
         self._waiting = None
         self.say(Refused(text=text))
         self.websocket.close(REFUSED, text)
