@@ -84,6 +84,7 @@ def test_a_registration_signs_what_the_page_says() -> None:
         ("`deliver`, from a peer", protocol.Deliver),
         ("`delivered`, from the server", protocol.Delivered),
         ("`undeliverable`, from the server", protocol.Undeliverable),
+        ("`leaving`, from the server", protocol.Leaving),
         ("`relays`, from the server", protocol.Relays),
         ("answers with `refused`", protocol.Refused),
         ("A relay is a map", protocol.RelayServer),

@@ -143,10 +143,10 @@ def serve(
         typer.Option(help="What happens, on standard error; else warnings only.", rich_help_panel=_WATCHING),
     ] = None,
     log_visits: Annotated[
-        bool, typer.Option(help="Also who comes, leaves and is refused.", rich_help_panel=_WATCHING)
+        bool, typer.Option("--log-visits", help="Also who comes, leaves and is refused.", rich_help_panel=_WATCHING)
     ] = False,
     log_addresses: Annotated[
-        bool, typer.Option(help="With their addresses and PeerIds.", rich_help_panel=_WATCHING)
+        bool, typer.Option("--log-addresses", help="With their addresses and PeerIds.", rich_help_panel=_WATCHING)
     ] = False,
     json: Json = False,
 ) -> None:
