@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
 from quice.identity import Identity
@@ -22,8 +23,6 @@ from tests.signal.test_rendezvous_client import OFFER
 
 __all__ = ["redis"]
 pytestmark = [needs_redis, pytest.mark.slow]
-
-_MESSAGES = 3000
 
 
 @contextlib.asynccontextmanager
@@ -68,32 +67,103 @@ async def gather_reports(sender: RawPeer, reports: list[bytes]) -> None:
             reports.append(message.session)
 
 
-async def test_what_is_on_its_way_to_a_process_that_is_killed_arrives_once_or_is_reported(redis: RedisServer) -> None:
-    options = ("--redis", redis.url, "--no-relay", "--max-per-address", "0")
-    async with serving(*options) as stays, serving(*options) as doomed, raw_peer(stays) as sender:  # type: ignore[arg-type]
-        await sender.registered()
-        receivers = [Receiver([doomed, stays]) for _ in range(20)]
-        staying = [asyncio.create_task(receiver.stay()) for receiver in receivers]
-        await until(lambda: all(receiver.registered for receiver in receivers))
-        reports: list[bytes] = []
-        reporting = asyncio.create_task(gather_reports(sender, reports))
-        sessions = [number.to_bytes(protocol.SESSION_LENGTH, "big") for number in range(_MESSAGES)]
-        for number, session in enumerate(sessions):
-            receiver = receivers[number % len(receivers)].identity.peer
-            await sender.send(Deliver(to=receiver.key, session=session, body=session))
-            if number == _MESSAGES // 4:
-                await doomed.kill()
-        # Not when they are as many: one that is delivered and reported stands for none that is neither yet.
-        await until(lambda: {body for receiver in receivers for body in receiver.got}.union(reports) == set(sessions))
-        # One that comes late would come by now.
+class Traffic:
+    """Senders at one process, receivers that begin at another; each message is told from all others by its session."""
+
+    def __init__(self, home: Process, doomed: Process, *, senders: int, receivers: int) -> None:
+        self.receivers = [Receiver([doomed, home]) for _ in range(receivers)]
+        self.reports: list[bytes] = []
+        self.sent: list[bytes] = []
+        self._home = home
+        self._count = senders
+        self._tasks: list[asyncio.Task[None]] = []
+        self._exits = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Traffic:
+        self.senders = [
+            await (await self._exits.enter_async_context(raw_peer(self._home))).registered()  # type: ignore[arg-type]
+            for _ in range(self._count)
+        ]
+        self._tasks = [asyncio.create_task(receiver.stay()) for receiver in self.receivers]
+        self._tasks += [asyncio.create_task(gather_reports(sender, self.reports)) for sender in self.senders]
+        await until(lambda: all(receiver.registered for receiver in self.receivers))
+        return self
+
+    async def send(self, count: int) -> None:
+        """Each sender sends so many, all at once; no more than the server lets them send without waiting."""
+
+        async def flood(sender: RawPeer) -> None:
+            for _ in range(count):
+                number = len(self.sent)
+                session = number.to_bytes(protocol.SESSION_LENGTH, "big")
+                self.sent.append(session)
+                to = self.receivers[number % len(self.receivers)].identity.peer
+                await sender.send(Deliver(to=to.key, session=session, body=session))
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(flood(sender) for sender in self.senders))
+
+    @property
+    def got(self) -> list[bytes]:
+        return [body for receiver in self.receivers for body in receiver.got]
+
+    async def settled(self) -> None:
+        """Wait until each message has arrived or was reported, and longer, for those that come late."""
+        await until(lambda: set(self.got).union(self.reports) == set(self.sent))
         await asyncio.sleep(1)
-        got = [body for receiver in receivers for body in receiver.got]
-        assert len(got) == len(set(got))
-        assert len(reports) == len(set(reports))
-        assert len(got) > _MESSAGES // 2
-        for task in (*staying, reporting):
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*staying, reporting, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._exits.aclose()
+
+
+async def test_what_is_on_its_way_to_a_process_that_is_killed_arrives_once_or_is_reported(redis: RedisServer) -> None:
+    options = ("--redis", redis.url, "--no-relay")
+    async with (
+        serving(*options) as stays,
+        serving(*options) as doomed,
+        Traffic(stays, doomed, senders=30, receivers=20) as traffic,
+    ):
+        flood = asyncio.create_task(traffic.send(100))
+        await until(lambda: len(traffic.got) > 500)
+        await doomed.kill()
+        on_their_way = len(traffic.sent) - len(traffic.got)
+        await flood
+        await traffic.settled()
+        assert on_their_way > 0
+        assert len(traffic.got) == len(set(traffic.got))
+        assert len(traffic.reports) == len(set(traffic.reports))
+        assert len(traffic.got) > len(traffic.sent) / 2
+
+
+async def test_what_a_process_has_taken_and_not_delivered_is_reported_and_what_it_has_not_taken_arrives(
+    redis: RedisServer,
+) -> None:
+    options = ("--redis", redis.url, "--no-relay")
+    async with (
+        serving(*options) as stays,
+        serving(*options) as doomed,
+        Traffic(stays, doomed, senders=1, receivers=1) as traffic,
+        Redis.from_url(redis.url) as client,
+    ):
+        # What it waits for goes to it, and no further.
+        doomed.send_signal(signal.SIGSTOP)
+        await traffic.send(1)
+        await until_pushed(client, 1)
+        await traffic.send(1)
+        await until_pushed(client, 2)
+        await doomed.kill()
+        await traffic.settled()
+        assert traffic.reports == traffic.sent[:1]
+        assert traffic.got == traffic.sent[1:]
+
+
+async def until_pushed(client: Redis, count: int) -> None:
+    """Wait until so many parcels have been put into inboxes."""
+    while (await client.info("commandstats")).get("cmdstat_rpush", {}).get("calls", 0) < count:
+        await asyncio.sleep(0.01)
 
 
 async def test_sessions_go_on_when_the_process_of_one_side_is_killed_and_then_that_of_the_other(
