@@ -297,6 +297,51 @@ async def test_a_server_that_has_died_is_left_for_the_next_and_not_gone_back_to(
         assert (one.client.url, len(again.rendezvous)) == (first.url, 1)
 
 
+async def come_at(simulation: Simulation, server: Server, count: int) -> list[float]:
+    """When each of so many peers is at this server, from now on."""
+    started, times = simulation.loop.time(), []
+    while len(times) < count:
+        await asyncio.sleep(0.005)
+        times += [simulation.loop.time() - started] * (len(server.rendezvous) - len(times))
+    return times
+
+
+def spread(times: list[float], within: float) -> float:
+    """The largest part of them that comes in a tenth of this time."""
+    return max(sum(start <= time < start + within / 10 for time in times) for start in times) / len(times)
+
+
+async def test_those_who_lose_a_server_that_dies_come_to_the_next_at_different_times(
+    simulation: Simulation, world: World
+) -> None:
+    first, second = await servers(simulation, 0, 0)
+    async with contextlib.AsyncExitStack() as stack:
+        peers = [
+            await stack.enter_async_context(peer(world.host(f"peer{number}"), first.url, second.url))
+            for number in range(60)
+        ]
+        assert len(first.rendezvous) == len(peers)
+        world.hosts["server1"].start(first.__aexit__(None, None, None))
+        times = await come_at(simulation, second, len(peers))
+        assert 0.2 < max(times) < 0.3
+        assert spread(times, 0.25) < 0.3
+
+
+async def test_those_whom_a_server_sends_away_come_to_the_next_at_different_times(
+    simulation: Simulation, world: World
+) -> None:
+    first, second = await servers(simulation, 0, 0)
+    async with contextlib.AsyncExitStack() as stack:
+        peers = [
+            await stack.enter_async_context(peer(world.host(f"peer{number}"), first.url, second.url))
+            for number in range(60)
+        ]
+        first.rendezvous.leave(within=10)
+        times = await come_at(simulation, second, len(peers))
+        assert 8 < max(times) < 10.1
+        assert spread(times, 10) < 0.3
+
+
 async def test_all_servers_that_fail_are_named(simulation: Simulation, phone: Host) -> None:
     (server,) = await servers(simulation, 0)
     urls = [f"ws://{server.stun.host}:9", "ws://nowhere:4780"]
