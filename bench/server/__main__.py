@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
@@ -19,11 +20,13 @@ from bench.server.running import Generator, Process, ServerProcess, ended, most_
 PEERS = 20_000
 _ACTIVE = 1000
 """Peers that send; the servers slow down who sends more than 100 a second."""
-_WINDOW = 4
+_WINDOW, _LARGE_WINDOW = 4, 16
+"""Messages that one of them has on their way: enough to keep one process busy, and several."""
 _SETTLE = 2.0
 """Seconds after which what was only needed for registering is freed."""
 _SCALED = 1000
 """Peers at each of several processes."""
+_TURNS = 3
 
 Row = tuple[str, str, str, str]
 
@@ -93,33 +96,54 @@ def one_process(peers: int, seconds: float) -> list[Row]:
 
 
 def several_processes(_peers: int, seconds: float) -> list[Row]:
-    """What a message costs one process in memory, and one, two and three with Redis: each from anybody to anybody."""
+    """What a message costs two and three processes with Redis, from anybody to anybody; beside the same processes as if
+    they were as many services, each message to a peer at the same one, and one process alone. All take turns.
+    """
     rows: list[Row] = []
-    alone = 0.0
-    for processes in (1, 1, 2, 3):
+    for processes, goal in ((2, 1.8), (3, 2.6)):
         with redis() as (store, url):
-            with_redis = bool(rows)
-            servers = [ServerProcess(url if with_redis else None) for _ in range(processes)]
-            generator = Generator()
-            with ended(*servers, generator):
+            servers, single = [ServerProcess(url) for _ in range(processes)], ServerProcess()
+            generator, other = Generator(), Generator()
+            with ended(*servers, single, generator, other):
                 generator.do("connect", count=_SCALED * processes, urls=[server.url for server in servers])
+                other.do("connect", count=_SCALED, urls=[single.url], first=processes)
                 time.sleep(_SETTLE)
-                kept = store.cpu
-                pressed, cost, _ = _pressed(servers, generator, seconds)
-                kept = (store.cpu - kept) / pressed["messages"]
-        name = f"{processes} process{'es' * (processes > 1)}, {'Redis' if with_redis else 'in memory'}"
-        alone = alone or cost
-        factor = processes * alone / cost
-        goal = {2: 1.8, 3: 2.6}.get(processes)
+                turns = []
+                for _ in range(_TURNS):
+                    alone = _pressed([single], other, seconds / _TURNS, _LARGE_WINDOW)
+                    apart = _pressed(servers, generator, seconds / _TURNS, _LARGE_WINDOW, apart=True)
+                    before = store.cpu
+                    shared = _pressed(servers, generator, seconds / _TURNS, _LARGE_WINDOW)
+                    kept = (store.cpu - before) / shared[0]["messages"]
+                    turns.append((alone[1], apart[1], shared[1], kept, shared[0]["rate"]))
+        factor = median(processes * apart / shared for _, apart, shared, *_ in turns)
         rows += [
-            (f"{name}: messages a second here", f"{pressed['rate']:,.0f}", "", ""),
-            (f"{name}: CPU for a message, µs", f"{cost * 1e6:.1f}", "", ""),
-            (f"{name}: CPU of Redis for it, µs", f"{kept * 1e6:.1f}", "", ""),
             (
-                f"{name}: rate by CPU, of one in memory",
+                f"{processes} processes, Redis: messages a second here",
+                f"{median(turn[4] for turn in turns):,.0f}",
+                "",
+                "",
+            ),
+            (
+                "CPU for a message, µs: from anybody to anybody",
+                f"{median(turn[2] for turn in turns) * 1e6:.1f}",
+                "",
+                "",
+            ),
+            ("  between peers at the same process", f"{median(turn[1] for turn in turns) * 1e6:.1f}", "", ""),
+            ("  one process alone, in memory", f"{median(turn[0] for turn in turns) * 1e6:.1f}", "", ""),
+            ("  Redis, beside them", f"{median(turn[3] for turn in turns) * 1e6:.1f}", "", ""),
+            (
+                f"rate by CPU, with {processes} cores, of one of them",
                 f"{factor:.2f} x",
-                f"≥ {goal}" if goal else "",
-                _verdict(factor >= goal) if goal else "",
+                f"≥ {goal}",
+                _verdict(factor >= goal),
+            ),
+            (
+                "  of one process that is alone",
+                f"{median(processes * turn[0] / turn[2] for turn in turns):.2f} x",
+                "",
+                "",
             ),
         ]
     return rows
@@ -158,12 +182,13 @@ def one_connection(_peers: int, _seconds: float) -> list[Row]:
 
 
 def _pressed(
-    servers: list[ServerProcess], generator: Generator, seconds: float
+    servers: list[ServerProcess], generator: Generator, seconds: float, window: int = _WINDOW, *, apart: bool = False
 ) -> tuple[dict[str, float], float, float]:
     """The answer; CPU seconds of all servers for a message, and of the load."""
     processes: list[Process] = [*servers]
     before, own = sum(process.cpu for process in processes), generator.cpu
-    pressed = generator.do("press", seconds=seconds, active=_ACTIVE, window=_WINDOW)
+    active = _ACTIVE * len(servers)
+    pressed = generator.do("press", seconds=seconds, active=active, window=window, apart=apart)
     used = sum(process.cpu for process in processes) - before
     return pressed, used / pressed["messages"], (generator.cpu - own) / pressed["messages"]
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from interop.relays import free_port
 
-_SPARE = 60
+_SPARE = 30
 """Descriptors of a server that are not its peers'."""
 _TICK = os.sysconf("SC_CLK_TCK")
 

@@ -69,9 +69,9 @@ async def test_a_client_goes_to_another_server_at_once_and_misses_nothing() -> N
         far = await sessions.get()
         assert await far.receive() == offer
         draining = asyncio.create_task(first.drain(10))
-        await until(lambda: len(second.rendezvous) == 2)
+        await until(lambda: one.url == other.url == second.url)
         assert registered == [True, True]
-        assert one.url == other.url == second.url
+        assert len(second.rendezvous) == 2
         await asyncio.wait_for(draining, 5)
         await far.send(offer)
         assert await near.receive() == offer

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from redis.asyncio import Redis
 
 from quice.identity import Identity
 from quice.server import Server
@@ -14,7 +15,16 @@ from quice.server import redis_store as redis_module
 from quice.server.redis_store import RedisStore
 from quice.server.relay import NO_RELAY
 from quice.signal import protocol
-from quice.signal.protocol import Refused, Registered, Undeliverable
+from quice.signal.protocol import (
+    ClaimMailbox,
+    MailboxBody,
+    MailboxOpened,
+    MailboxTaken,
+    OpenMailbox,
+    Refused,
+    Registered,
+    Undeliverable,
+)
 from tests.server.peers import SESSION, raw_peer, until
 from tests.server.redis_server import RedisServer, needs_redis, redis
 
@@ -215,3 +225,23 @@ async def die(server: Server) -> None:
     store_of(server)._claims.clear()
     store_of(server)._released.clear()
     server.rendezvous._peers.clear()
+
+
+async def test_what_the_server_has_to_say_of_a_mailbox_waits_for_a_peer_that_is_out_of_reach(
+    serve: Serve, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quice.server.rendezvous._PAUSES", (0.2,) * 20)
+    async with serve() as one, serve() as other, raw_peer(one) as alice, raw_peer(other) as bob:
+        await alice.registered()
+        await bob.registered()
+        await alice.send(OpenMailbox(body=b"greeting"))
+        opened = await alice.receive()
+        assert isinstance(opened, MailboxOpened)
+        async with Redis.from_url(redis.url) as client:
+            place = b"quice:at:" + alice.peer.key
+            entry = await client.getdel(place)
+            await bob.send(ClaimMailbox(number=opened.number))
+            assert isinstance(await bob.receive(), MailboxBody)
+            await asyncio.sleep(0.5)
+            await client.set(place, entry)
+        assert await alice.receive() == MailboxTaken(number=opened.number, peer=bob.peer.key)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,6 +49,8 @@ _REGISTER_TIMEOUT = 10.0
 _RATE = 100.0
 _BURST = 400.0
 """Messages a second, and at once, that one peer may send; a faster one waits."""
+_PAUSES = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between tries to tell a peer of its mailbox."""
 
 
 @dataclass
@@ -150,7 +152,7 @@ class Rendezvous:
         visit.say(Undeliverable(to=to, session=session))
 
     async def keep_mail(self, visit: Visit, message: MailboxToServer) -> None:
-        """Do what a peer wants of its mailboxes, and tell whom it concerns. Who is not there asks again."""
+        """Do what a peer wants of its mailboxes, and tell whom it concerns."""
         source = source_of(visit.websocket.host)
         try:
             told = await self._mailboxes.handle(PeerId(visit.peer), source, message)
@@ -166,8 +168,23 @@ class Rendezvous:
         for to, answer in told:
             if to.key == visit.peer:
                 visit.say(answer)
-            elif self.take(to.key, encoded := protocol.encode(answer)) is Taken.ABSENT:
-                self.store.forward(to.key, encoded, _forget)
+            else:
+                self._tell(to.key, protocol.encode(answer), _PAUSES)
+
+    def _tell(self, to: PeerKey, message: bytes, pauses: Sequence[float]) -> None:
+        """Bring what the server itself has to say to a peer that may be anywhere. `pauses`: before further tries."""
+        if self.take(to, message) is Taken.ABSENT:
+            self.store.forward(to, message, partial(self._tell_later, to, message, pauses))
+
+    def _tell_later(self, to: PeerKey, message: bytes, pauses: Sequence[float]) -> None:
+        if pauses:
+            self.spawn(self._tell_again(to, message, pauses))
+
+    async def _tell_again(self, to: PeerKey, message: bytes, pauses: Sequence[float]) -> None:
+        # A peer that registers meanwhile asks by itself. One that is there all the time may be out of reach, as while a
+        # process tells Redis anew who is at it.
+        await asyncio.sleep(pauses[0])
+        self._tell(to, message, pauses[1:])
 
     async def admit(self, visit: Visit, register: Register) -> None:
         """Register a peer that has proven its key. Raises `ProtocolDecodeError`."""
@@ -366,7 +383,3 @@ class Visit:
         self._waiting = None
         self.say(Refused(text=text))
         self.websocket.close(REFUSED, text)
-
-
-def _forget() -> None:
-    """What could not be delivered is asked for again."""
