@@ -229,7 +229,8 @@ class Stream:
 
     def __del__(self) -> None:
         self.connection._streams.pop(self.id, None)
-        if self._native.release(self.id):
+        # What is collected after the loop has ended has nobody to say so.
+        if self._native.release(self.id) and not self.connection._loop.is_closed():
             self.connection._pump.wake()
 
     def __repr__(self) -> str:

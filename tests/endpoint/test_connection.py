@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -366,3 +368,26 @@ async def test_dropping_everything_in_any_order_leaves_no_thread_and_no_descript
         await asyncio.sleep(0.02)
     assert resources() <= before
     assert threading.active_count() >= 1
+
+
+FORGETFUL = """
+import asyncio
+from quice import Address, Endpoint
+
+async def main():
+    far = await Endpoint.bind(host="127.0.0.1", alpns=["test/1"])
+    near = await Endpoint.bind(host="127.0.0.1")
+    connection = await near.connect(far.peer, alpn="test/1", address=Address("127.0.0.1", far.port))
+    stream = await connection.open_stream()
+    await stream.write(b"there is something to be said")
+    return far, near, connection, stream
+
+kept = list(asyncio.run(main()))
+kept.pop()
+"""
+
+
+def test_a_stream_that_is_collected_after_its_loop_has_ended_says_nothing() -> None:
+    """As where a program fails, and leaves its endpoint open."""
+    done = subprocess.run([sys.executable, "-c", FORGETFUL], capture_output=True, text=True, check=True, timeout=30)
+    assert "Stream.__del__" not in done.stderr
