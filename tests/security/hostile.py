@@ -20,6 +20,8 @@ ALPN = "target/1"
 PWD = "p" * 22
 # RFC 8839 §5.4: the longest that there may be makes the longest checks.
 LONG_UFRAG = "u" * 256
+PACING = 1
+"""Milliseconds between two checks, which is faster than anybody checks."""
 
 
 def named(addresses: Sequence[Address], kind: CandidateKind = CandidateKind.HOST) -> tuple[Candidate, ...]:
@@ -33,13 +35,14 @@ def named(addresses: Sequence[Address], kind: CandidateKind = CandidateKind.HOST
 def offer(addresses: Sequence[Address], **changes: Any) -> Offer:
     """An offer of who is at these addresses, it says."""
     values: dict[str, Any] = {"ufrag": LONG_UFRAG, "pwd": PWD, "alpn": ALPN, "candidates": named(addresses)}
-    return Offer(version=VERSION, **values | changes)
+    return Offer(version=VERSION, pacing=PACING, **values | changes)
 
 
 def restart(addresses: Sequence[Address], number: int) -> Restart:
     """A restart, the one of this number, of a connection with who is at these addresses, it says."""
     ufrag = f"{number:08}" + "x" * 200
-    return Restart(version=VERSION, ufrag=ufrag, pwd=PWD, candidates=named(addresses), continues=bytes(8))
+    candidates = named(addresses)
+    return Restart(version=VERSION, ufrag=ufrag, pwd=PWD, candidates=candidates, continues=bytes(8), pacing=PACING)
 
 
 def lesser_than(peer: PeerId) -> Identity:
