@@ -65,7 +65,7 @@ def _closeness(ip: IpAddress) -> int:
 
 
 def _is_one_machine(ip: IpAddress) -> bool:
-    if ip in _METADATA or ip.is_multicast or ip.is_unspecified:
+    if ip in _METADATA or ip.is_multicast:
         return False
     if isinstance(ip, ipaddress.IPv4Address):
         return not any(ip in network for network in _NOBODY_V4)
