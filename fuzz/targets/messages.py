@@ -36,7 +36,7 @@ _RELAY = protocol.RelayServer(
     urls=("turn::3478?transport=udp", "turns:relay.example.org"), username="1:me", password="secret", lifetime=3600.0
 )
 
-_SIGNAL = tuple(
+SIGNAL = tuple(
     signal.encode(message)
     for message in (
         signal.Offer(version=1, ufrag="abcd", pwd=_PWD, alpn="test/1", candidates=_CANDIDATES),
@@ -48,7 +48,7 @@ _SIGNAL = tuple(
         signal.Bye(),
     )
 )
-_WORDS = (*(signal.decode(data) for data in _SIGNAL), signal.Answer(ufrag="other", pwd=_PWD))
+WORDS = (*(signal.decode(data) for data in SIGNAL), signal.Answer(ufrag="other", pwd=_PWD))
 _TO_PEER = tuple(
     protocol.encode(message)
     for message in (
@@ -56,7 +56,7 @@ _TO_PEER = tuple(
         protocol.Registered(stun_port=3478),
         protocol.Registered(stun_port=3478, relays=(_RELAY,)),
         protocol.Relays(relays=(_RELAY, _RELAY)),
-        protocol.Delivered(sender=_KEY, session=_SESSION, body=_SIGNAL[0]),
+        protocol.Delivered(sender=_KEY, session=_SESSION, body=SIGNAL[0]),
         protocol.Undeliverable(to=_KEY, session=_SESSION),
         protocol.MailboxOpened(number=7, lifetime=600.0, longest=3600.0),
         protocol.MailboxTaken(number=7, peer=_KEY),
@@ -69,7 +69,7 @@ _TO_SERVER = tuple(
     protocol.encode(message)
     for message in (
         protocol.Register(version=1, peer=_KEY, signature=bytes(64)),
-        protocol.Deliver(to=_KEY, session=_SESSION, body=_SIGNAL[1]),
+        protocol.Deliver(to=_KEY, session=_SESSION, body=SIGNAL[1]),
         protocol.OpenMailbox(body=_KEY),
         protocol.AttendMailbox(number=7),
         protocol.ClaimMailbox(number=999_999),
@@ -82,9 +82,9 @@ _INBAND = (
         inband.encode(frame)
         for frame in (
             inband.Hello(version=1),
-            inband.Say(session=0, body=_SIGNAL[0]),
-            inband.Say(session=0, body=_SIGNAL[2]),
-            inband.Say(session=2, body=_SIGNAL[0]),
+            inband.Say(session=0, body=SIGNAL[0]),
+            inband.Say(session=0, body=SIGNAL[2]),
+            inband.Say(session=2, body=SIGNAL[0]),
             inband.End(session=0),
         )
     ),
@@ -162,7 +162,7 @@ def _check_transfer(message: transfer.Message, data: bytes) -> None:
 
 _ENVELOPES = tuple(
     msgspec.msgpack.encode(Envelope(number, received, message))
-    for number, received, message in ((0, 0, b""), (1, 0, _SIGNAL[0]), (2, 1, _SIGNAL[1]), (300, 70_000, b"x"))
+    for number, received, message in ((0, 0, b""), (1, 0, SIGNAL[0]), (2, 1, SIGNAL[1]), (300, 70_000, b"x"))
 )
 
 
@@ -191,7 +191,7 @@ def _play_exchange(rng: random.Random) -> None:
     victim, verdicts = Exchange(rng.choice(list(Side))), []
     candidates = 0
     for _ in range(rng.choice((5, 10, 20, 40, 600))):
-        message = rng.choice(_WORDS)
+        message = rng.choice(WORDS)
         side = rng.choice(list(Side))
         if rng.random() < 0.5:
             if ends[side].may_send(message):
@@ -212,7 +212,7 @@ def _play_exchange(rng: random.Random) -> None:
 
 TARGETS = (
     Target("signalling-session", _play_exchange),
-    parser("signal-message", _SIGNAL, signal.decode, signal.SignalDecodeError, _check_signal),
+    parser("signal-message", SIGNAL, signal.decode, signal.SignalDecodeError, _check_signal),
     parser("control-channel", _INBAND, _hear, signal.SignalDecodeError, _check_inband),
     parser("session-envelope", _ENVELOPES, _receive, (), _check_received),
     parser("rendezvous-to-peer", _TO_PEER, protocol.decode_to_peer, protocol.ProtocolDecodeError, _check_to_peer),

@@ -216,6 +216,14 @@ class DatagramError(Error):
 class SignallingError(ConnectError):
     """Messages to the peer can't be exchanged. The base of the ways in which that fails."""
 
+    @classmethod
+    def not_understood(cls, error: ValueError) -> SignallingError:
+        """What came was none of its messages."""
+        return SignallingError(
+            f"the peer's message was not understood: {error}. Check that what carries the messages leaves them as they "
+            "are, and that both sides run versions of quice that understand each other"
+        )
+
 
 class SignallingClosedError(SignallingError):
     """The session was ended."""

@@ -13,7 +13,6 @@ from quice.budgets import HANDSHAKE
 from quice.challenges import Improvement
 from quice.connection import Connection
 from quice.errors import (
-    ConnectionClosedError,
     ConnectTimeoutError,
     EndpointClosedError,
     HandshakeError,
@@ -26,6 +25,7 @@ from quice.meeting import Meeting, refuse
 from quice.path import Places
 from quice.policy import Policy
 from quice.session import Session
+from quice.signal.checked import CheckedSignalling
 from quice.signal.interface import Signalling
 from quice.signal.messages import (
     VERSION,
@@ -105,7 +105,7 @@ class Introductions:
         try:
             self.raise_if_confined(policy)
         except NoPathError:
-            await signalling.close()
+            await CheckedSignalling(signalling).close()
             raise
         meeting, session = self.meet(peer, alpn, signalling, policy)
         try:
@@ -118,14 +118,13 @@ class Introductions:
                 raise ConnectTimeoutError(timeout, self.with_relays(reason)) from None
             if isinstance(error, NoPathError):
                 raise self.explained(error) from None
-            if isinstance(error, ConnectionClosedError):
-                raise HandshakeError(str(error)) from error
             raise
         self.settle(session, meeting, connection, policy)
         return connection
 
     async def respond(self, peer: PeerId, signalling: Signalling) -> None:
         """Take part in a session that `peer` begins; see `Endpoint.respond`."""
+        signalling = CheckedSignalling(signalling)
         try:
             match await signalling.receive():
                 case Opening(version=version) if version != VERSION:
@@ -142,10 +141,10 @@ class Introductions:
                     await signalling.send(Refuse(reason=RefuseReason.GONE))
                 case _:
                     pass
-        except SignalDecodeError as error:
-            raise SignallingError(f"the peer's message was not understood: {error}") from None
-        except BaseException:
+        except BaseException as error:
             await signalling.close()
+            if isinstance(error, SignalDecodeError):
+                raise SignallingError.not_understood(error) from None
             raise
         await signalling.close()
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quice.connection import Connection
-from quice.errors import ConnectTimeoutError
+from quice.errors import ConnectionClosedError, ConnectTimeoutError, HandshakeError
 from quice.ice import CandidatePair
 from quice.identity import PeerId
 from quice.race import Attempt, Race
@@ -134,8 +134,14 @@ class Meeting:
 
     def on_failed(self, error: Exception) -> None:
         """There will be no connection."""
-        if not self.connected.done():
-            self.connected.set_exception(error)
+        if self.connected.done():
+            return
+        if isinstance(error, ConnectionClosedError):
+            # It was none yet.
+            handshake = HandshakeError(str(error))
+            handshake.__cause__ = error
+            error = handshake
+        self.connected.set_exception(error)
 
     def on_handshake(self, connection: Connection) -> None:
         """A connection was made to us that names this session."""

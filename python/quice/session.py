@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from quice.connection import Connection
@@ -31,6 +31,7 @@ from quice.ice.candidate import CandidateKind, foundation, priority
 from quice.ice.events import Event
 from quice.machine import this_machine
 from quice.policy import Policy
+from quice.signal.checked import CheckedSignalling
 from quice.signal.interface import Signalling
 from quice.signal.messages import (
     NAME_LENGTH,
@@ -120,7 +121,7 @@ class Session:
         self._surroundings = surroundings
         self._discovery = surroundings.discovery
         self._relays = surroundings.relays
-        self._signalling = signalling
+        self._signalling = CheckedSignalling(signalling)
         self._purpose = purpose
         self._policy = policy
         self._observer: Observer = purpose
@@ -329,22 +330,20 @@ class Session:
             self._purpose.on_hung_up()
             # What was exchanged may do, and checks from the peer may still come: only these two are final.
             if isinstance(error, _FINAL) or not self._agent.report.remote_candidates:
-                self._fail(error)
+                self._fail(SignallingError.not_understood(error) if isinstance(error, SignalDecodeError) else error)
 
     async def _send(self, message: Message) -> None:
         if self._exchange.state is State.GONE:
             raise SignallingClosedError
         self._exchange.send(message)
-        with _carrying():
-            await self._signalling.send(message)
+        await self._signalling.send(message)
 
     async def _end_signalling(self) -> None:
         """Say that the session is over, if there is anybody to say it to, and hear nothing more."""
         with contextlib.suppress(SignallingError):
             if self._exchange.may_send(Bye()):
                 await self._send(Bye())
-        with contextlib.suppress(SignallingError), _carrying():
-            await self._signalling.close()
+        await self._signalling.close()
 
     async def _send_messages(self) -> None:
         while True:
@@ -356,9 +355,7 @@ class Session:
     async def _receive_messages(self) -> None:
         try:
             while True:
-                with _carrying():
-                    message = await self._signalling.receive()
-                self._judge(message)
+                self._judge(await self._signalling.receive())
         except (SignalDecodeError, SignallingViolationError):
             # Nobody reads any more what such a peer says.
             await self._end_signalling()
@@ -444,14 +441,3 @@ class Session:
         if not self._failed:
             self._failed = True
             self._observer.on_failed(error)
-
-
-@contextlib.contextmanager
-def _carrying() -> Iterator[None]:
-    """What carries the messages may be an application's own: whatever fails there is a failure of signalling."""
-    try:
-        yield
-    except (SignallingError, SignalDecodeError):
-        raise
-    except Exception as error:
-        raise SignallingError(f"what carries the messages has failed: {error!r}") from error

@@ -48,7 +48,7 @@ def ticket(data: bytes) -> Ticket:
 
 
 DECODERS = {
-    "signalling": Decoder(signal.decode, signal.SignalDecodeError, samples._SIGNAL),
+    "signalling": Decoder(signal.decode, signal.SignalDecodeError, samples.SIGNAL),
     "to a peer": Decoder(protocol.decode_to_peer, protocol.ProtocolDecodeError, samples._TO_PEER),
     "to a server": Decoder(protocol.decode_to_server, protocol.ProtocolDecodeError, samples._TO_SERVER),
     "control frame": Decoder(inband.decode, signal.SignalDecodeError, tuple(each[2:] for each in samples._INBAND)),
