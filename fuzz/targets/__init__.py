@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import codes, engine, ice, messages, relay, seal, stun, texts, turn
+from fuzz.targets import codes, engine, ice, mailbox, messages, relay, seal, session, stun, texts, turn
 
 TARGETS: tuple[Target, ...] = (
     *stun.TARGETS,
     *turn.TARGETS,
     *ice.TARGETS,
     *messages.TARGETS,
+    *session.TARGETS,
+    *mailbox.TARGETS,
     *seal.TARGETS,
     *texts.TARGETS,
     *codes.TARGETS,

@@ -281,6 +281,26 @@ async def test_it_would_get_through_if_it_knew_the_words() -> None:
     assert sorted(middle.heard) == [b"of alice", b"of bob"]
 
 
+class Hurried(Middle):
+    """One that gives mailboxes next to no time, so that an opener would have to say all the time that it is there."""
+
+    def _handle(self, peer: PeerId, message: MailboxToServer) -> None:
+        if isinstance(message, OpenMailbox):
+            self.of_alice.receive(MailboxOpened(number=7, lifetime=1e-9, longest=3600.0))
+        self.said += isinstance(message, AttendMailbox)
+
+    said = 0
+
+
+async def test_a_server_that_gives_a_code_no_time_hears_of_it_no_more_than_once_a_second() -> None:
+    middle = Hurried(("", ""))
+    waiting = asyncio.create_task((await middle.of_alice.offer(b"of alice")).wait())
+    await asyncio.sleep(1.5)
+    assert middle.said == 1
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
 class Swapping(Middle):
     """One that lets the exchange through, and swaps the keys that it tells of."""
 

@@ -145,6 +145,18 @@ async def test_a_code_that_was_closed_is_no_more(peers: tuple[Endpoint, Endpoint
     assert await exchange(alice, bob)
 
 
+async def test_who_waits_for_a_code_is_told_when_another_task_closes_it(peers: tuple[Endpoint, Endpoint]) -> None:
+    alice, bob = peers
+    code = await alice.offer_code()
+    waiting = asyncio.create_task(code.wait())
+    await asyncio.sleep(0)
+    await code.close()
+    with pytest.raises(CodeGoneError, match="this side has closed it"):
+        await waiting
+    with pytest.raises(CodeGoneError):
+        await bob.enter_code(code.code)
+
+
 async def test_a_code_ends_with_the_endpoint_that_has_offered_it(peers: tuple[Endpoint, Endpoint]) -> None:
     alice, bob = peers
     code = await alice.offer_code()

@@ -32,6 +32,8 @@ _ANSWER_TIMEOUT = 10.0
 """Seconds for the server's answer, also over another connection when one was lost."""
 _PATIENCE = 30.0
 """Seconds that the other side may take to say what is its turn to say."""
+_LEAST_INTERVAL = 1.0
+"""Seconds between two words of attendance, however short a time the server gives a mailbox."""
 _MAX_WAITING = 8
 """Messages about one mailbox that wait to be looked at: more than there are."""
 _MAX_SETTLED = 8
@@ -53,7 +55,7 @@ class OfferedCode:
         self._mailboxes = mailboxes
         self._opener = offer.opener
         self._box = box
-        self._interval = opened.lifetime / 2
+        self._interval = max(opened.lifetime / 2, _LEAST_INTERVAL)
         self._ends = asyncio.get_running_loop().time() + opened.longest
 
     async def wait(self) -> Paired:
@@ -68,7 +70,7 @@ class OfferedCode:
             await self.close()
 
     async def close(self) -> None:
-        """Let nobody use the code any more. Harmless when it is used up."""
+        """Let nobody use the code any more; whoever waits for it gets `CodeGoneError`. Harmless when it is used up."""
         await self._mailboxes.leave(self._box)
 
     async def _wait(self) -> Paired:
@@ -226,6 +228,7 @@ class Mailboxes:
 
     async def leave(self, box: _Box) -> None:
         """Have done with a mailbox, and have the server know. Harmless when it is over."""
+        box.end(CodeGoneError("this side has closed it"))
         if self._boxes.get(box.number) is box:
             del self._boxes[box.number]
             await self.say(CloseMailbox(number=box.number))
@@ -270,8 +273,8 @@ class _Box:
         self._changed.set()
 
     def end(self, error: Exception) -> None:
-        """Nothing more comes: raise this."""
-        self._ended = error
+        """Nothing more comes: raise this, unless it has ended before."""
+        self._ended = self._ended or error
         self._changed.set()
 
     async def next(self, deadline: float) -> MailboxToPeer | None:
@@ -285,6 +288,6 @@ class _Box:
         finally:
             if timer is not None:
                 timer.cancel()
-        if not self._messages and self._ended is not None:
+        if self._ended is not None:
             raise self._ended
         return self._messages.popleft() if self._messages else None
