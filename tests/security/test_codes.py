@@ -7,11 +7,13 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from quice import Endpoint
-from quice.cli.codes import MAX_WRONG, Fetch, Files, offer
+from quice.cli.codes import MAX_WRONG, Fetch, Files, enter, offer
 from quice.cli.output import Output
+from quice.cli.runner import UsageError
 from quice.errors import CodeGoneError, CodeLimitError, GuessedCodesError, WrongCodeError
 from quice.identity import Identity, PeerId
 from quice.server import Server
@@ -181,6 +183,21 @@ async def test_an_address_that_guesses_is_soon_heard_no_more() -> None:
                     await asyncio.wait([waiting])
     assert guesses <= CLAIMS_BY_SOURCE.burst + 5 / CLAIMS_BY_SOURCE.interval
     assert refused > 0
+
+
+@pytest.mark.parametrize("length", [0, 15, 17, 200])
+async def test_a_secret_that_makes_no_ticket_is_refused_as_what_is_not_known(length: int) -> None:
+    """Of somebody who has told the right code, and means no good all the same."""
+    async with (
+        Server("127.0.0.1", 0, 0) as server,
+        Endpoint.bind(server=server.url, host="127.0.0.1") as evil,
+        Endpoint.bind(server=server.url, host="127.0.0.1") as bob,
+    ):
+        offered = await evil.offer_code(msgspec.msgpack.encode({"type": "files", "secret": bytes(length)}))
+        waiting = asyncio.ensure_future(offered.wait())
+        with pytest.raises(UsageError, match="does not know"):
+            await enter(bob, offered.code, Fetch(), Files)
+        await waiting
 
 
 def wrong(code: Code) -> Code:

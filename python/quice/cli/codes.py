@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
 from quice.cli.output import Output
 from quice.cli.runner import UsageError
 from quice.errors import CodeGoneError, GuessedCodesError, WrongCodeError
+from quice.ticket import SECRET_LENGTH
 
 if TYPE_CHECKING:
     from quice.endpoint import Endpoint
@@ -27,7 +28,7 @@ class _Payload(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
 class Files(_Payload, frozen=True, tag="files", kw_only=True):
     """Of `quice send`: I have files. Who wants them needs the secret."""
 
-    secret: bytes
+    secret: Annotated[bytes, msgspec.Meta(min_length=SECRET_LENGTH, max_length=SECRET_LENGTH)]
 
 
 class Fetch(_Payload, frozen=True, tag="fetch", kw_only=True):
