@@ -163,7 +163,7 @@ def _check_transfer(message: transfer.Message, data: bytes) -> None:
 _ENVELOPES = tuple(
     msgspec.msgpack.encode(Envelope(number, received, message))
     for number, received, message in ((0, 0, b""), (1, 0, SIGNAL[0]), (2, 1, SIGNAL[1]), (300, 70_000, b"x"))
-)
+) + (msgspec.msgpack.encode((1, 0, SIGNAL[6], "of a later version", [])),)
 
 
 def _receive(data: bytes) -> MessageSequence:

@@ -96,7 +96,7 @@ def test_what_claims_to_be_large_or_is_deep_takes_no_memory(decoder: Decoder) ->
     try:
         for sample in decoder.samples:
             for bomb in HEADERS + DEEP:
-                for at in {0, 1, len(sample) // 2, len(sample)}:
+                for at in {0, 1, len(sample) // 2, len(sample) - 1, len(sample)}:
                     read(decoder, sample[:at] + bomb)
                     read(decoder, sample[:at] + bomb + sample[at:])
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
