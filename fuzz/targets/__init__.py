@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import codes, engine, ice, mailbox, messages, relay, seal, session, stun, texts, turn
+from fuzz.targets import codes, engine, ice, mailbox, messages, relay, rendezvous, seal, session, stun, texts, turn
 
 TARGETS: tuple[Target, ...] = (
     *stun.TARGETS,
@@ -12,6 +12,7 @@ TARGETS: tuple[Target, ...] = (
     *messages.TARGETS,
     *session.TARGETS,
     *mailbox.TARGETS,
+    *rendezvous.TARGETS,
     *seal.TARGETS,
     *texts.TARGETS,
     *codes.TARGETS,

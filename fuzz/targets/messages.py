@@ -49,7 +49,7 @@ SIGNAL = tuple(
     )
 )
 WORDS = (*(signal.decode(data) for data in SIGNAL), signal.Answer(ufrag="other", pwd=_PWD))
-_TO_PEER = tuple(
+TO_PEER = tuple(
     protocol.encode(message)
     for message in (
         protocol.Challenge(version=1, nonce=_KEY),
@@ -160,10 +160,16 @@ def _check_transfer(message: transfer.Message, data: bytes) -> None:
     require(transfer.parse(transfer.frame(message)[4:]) == message, "a message changed in the codec")
 
 
-_ENVELOPES = tuple(
-    msgspec.msgpack.encode(Envelope(number, received, message))
-    for number, received, message in ((0, 0, b""), (1, 0, SIGNAL[0]), (2, 1, SIGNAL[1]), (300, 70_000, b"x"))
-) + (msgspec.msgpack.encode((1, 0, SIGNAL[6], "of a later version", [])),)
+ENVELOPES = tuple(
+    msgspec.msgpack.encode(envelope)
+    for envelope in (
+        Envelope(0, 0),
+        Envelope(1, 0, SIGNAL[0]),
+        Envelope(2, 1, SIGNAL[1]),
+        Envelope(300, 70_000, b"x"),
+        (1, 0, SIGNAL[6], "of a later version", []),
+    )
+)
 
 
 def _receive(data: bytes) -> MessageSequence:
@@ -214,8 +220,8 @@ TARGETS = (
     Target("signalling-session", _play_exchange),
     parser("signal-message", SIGNAL, signal.decode, signal.SignalDecodeError, _check_signal),
     parser("control-channel", _INBAND, _hear, signal.SignalDecodeError, _check_inband),
-    parser("session-envelope", _ENVELOPES, _receive, (), _check_received),
-    parser("rendezvous-to-peer", _TO_PEER, protocol.decode_to_peer, protocol.ProtocolDecodeError, _check_to_peer),
+    parser("session-envelope", ENVELOPES, _receive, (), _check_received),
+    parser("rendezvous-to-peer", TO_PEER, protocol.decode_to_peer, protocol.ProtocolDecodeError, _check_to_peer),
     parser(
         "rendezvous-to-server", _TO_SERVER, protocol.decode_to_server, protocol.ProtocolDecodeError, _check_to_server
     ),

@@ -1,15 +1,18 @@
-"""Texts that people paste and that other machines name: tickets, peer ids, paths, candidates."""
+"""Texts that people paste and that other machines name: tickets, peer ids, paths, candidates; and a book of peers."""
 
 from __future__ import annotations
 
+import json
 import random
-from pathlib import PurePath
+import tempfile
+from pathlib import Path, PurePath
 
 from fuzz.target import Target, parser, require
-from quice.errors import DescriptionError, InvalidPeerIdError, TicketError, UnsafePathError
+from quice.errors import DescriptionError, InvalidPeerIdError, PeerBookError, TicketError, UnsafePathError
 from quice.ice import Candidate, CandidateKind
 from quice.ice.sdp import SdpDecodeError, format_candidate, parse_candidate
 from quice.identity import PeerId
+from quice.peers import KnownPeer, PeerBook
 from quice.signal import manual
 from quice.signal.messages import Answer, Offer
 from quice.ticket import Ticket
@@ -96,6 +99,20 @@ def _check_candidate(candidate: Candidate | None, data: bytes) -> None:
         require(parse_candidate(format_candidate(candidate)) == candidate, f"{candidate} changed on its way")
 
 
+_BOOK = json.dumps({"laptop": {"peer": str(_PEER), "servers": ["ws://192.0.2.1"]}, "nas": {"peer": str(_PEER)}})
+
+
+def _read_book(data: bytes) -> list[KnownPeer]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "peers.json"
+        path.write_bytes(data)
+        known = list(PeerBook(path))
+        PeerBook(path).add("desktop", PeerId(bytes(32)), ())
+        again = [each for each in PeerBook(path) if each.name != "desktop"]
+        require([each for each in known if each.name != "desktop" and each.peer.key != bytes(32)] == again, "lost some")
+        return known
+
+
 Written = manual.WrittenOffer | manual.WrittenAnswer
 
 
@@ -125,6 +142,7 @@ def _written(kind: type[Written], sample: Written, word: str) -> tuple[Target, T
 TARGETS = (
     *_written(manual.WrittenOffer, _OFFERED, manual.OFFER),
     *_written(manual.WrittenAnswer, _ANSWERED, manual.ANSWER),
+    parser("peer-book", (_BOOK.encode(),), _read_book, PeerBookError),
     parser("ticket", _TICKETS, lambda data: Ticket.parse(_text(data)), TicketError, _check_ticket, _any_letters),
     parser(
         "peer-id",

@@ -4,8 +4,10 @@ than what came."""
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,10 +15,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz.targets import codes as code_samples
 from fuzz.targets import messages as samples
-from quice.errors import SignallingError, TicketError, TransferProtocolError
-from quice.signal import inband, protocol
+from fuzz.targets import seal, texts
+from quice.cli import codes
+from quice.cli.runner import UsageError
+from quice.errors import (
+    DescriptionError,
+    PeerBookError,
+    SignallingError,
+    TicketError,
+    TransferProtocolError,
+    WrongCodeError,
+)
+from quice.peers import KnownPeer, PeerBook
+from quice.signal import inband, manual, protocol
 from quice.signal import messages as signal
+from quice.signal.manual import WrittenAnswer, WrittenOffer
 from quice.signal.sequence import MessageSequence
 from quice.stun import StunDecodeError
 from quice.stun.message import Message
@@ -47,13 +62,49 @@ def ticket(data: bytes) -> Ticket:
     return Ticket.parse(data.decode("latin-1"))
 
 
+def sealed(data: bytes) -> bytes | None:
+    """What a peer has sealed, which never raises."""
+    return seal._AT_BOB.open(data)
+
+
+def offer(data: bytes) -> WrittenOffer:
+    """What is in an offer that people carry, its checksum being right."""
+    return WrittenOffer.parse(manual.spelt(manual.OFFER, data))
+
+
+def answer(data: bytes) -> WrittenAnswer:
+    """The same of an answer."""
+    return WrittenAnswer.parse(manual.spelt(manual.ANSWER, data))
+
+
+def payload(data: bytes) -> object:
+    """What one side of a code says to the other."""
+    return codes._expect(data, codes._Payload)
+
+
+def book(data: bytes) -> list[KnownPeer]:
+    """The file of those whose names are known."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "peers.json"
+        path.write_bytes(data)
+        return list(PeerBook(path))
+
+
 DECODERS = {
     "signalling": Decoder(signal.decode, signal.SignalDecodeError, samples.SIGNAL),
-    "to a peer": Decoder(protocol.decode_to_peer, protocol.ProtocolDecodeError, samples._TO_PEER),
+    "to a peer": Decoder(protocol.decode_to_peer, protocol.ProtocolDecodeError, samples.TO_PEER),
     "to a server": Decoder(protocol.decode_to_server, protocol.ProtocolDecodeError, samples._TO_SERVER),
     "control frame": Decoder(inband.decode, signal.SignalDecodeError, tuple(each[2:] for each in samples._INBAND)),
     "control channel": Decoder(stream, signal.SignalDecodeError, samples._INBAND),
-    "session envelope": Decoder(envelope, SignallingError, samples._ENVELOPES),
+    "session envelope": Decoder(envelope, SignallingError, samples.ENVELOPES),
+    "sealed body": Decoder(sealed, SignallingError, seal._SEALED),
+    "offer by hand": Decoder(offer, DescriptionError, (manual.content(manual.OFFER, str(texts._OFFERED)),)),
+    "answer by hand": Decoder(answer, DescriptionError, (manual.content(manual.ANSWER, str(texts._ANSWERED)),)),
+    "greeting of a code": Decoder(code_samples._claim, WrongCodeError, (code_samples._OPENER.greeting,)),
+    "answer to a code": Decoder(code_samples._settle, WrongCodeError, (code_samples._CLAIMANT.answer,)),
+    "reply to a code": Decoder(code_samples._CLAIMANT.finish, WrongCodeError, (code_samples._REPLY,)),
+    "payload of a code": Decoder(payload, UsageError, code_samples._PAYLOADS),
+    "peer book": Decoder(book, PeerBookError, (texts._BOOK.encode(),)),
     "transfer": Decoder(transfer.parse, TransferProtocolError, samples._TRANSFER),
     "STUN": Decoder(Message.decode, StunDecodeError, (b"\0\1\0\0\x21\x12\xa4\x42" + bytes(12),)),
     "ticket": Decoder(ticket, TicketError, (b"quice:a",)),
