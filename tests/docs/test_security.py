@@ -13,6 +13,7 @@ from quice.ice.generation import MAX_REMOTE_CANDIDATES
 from quice.ice.pacing import MIN_TA
 from quice.server import rendezvous, strangers, websocket
 from quice.signal import inband, messages, session
+from quice.signal import rendezvous as client
 from tests.docs.test_readme import ROOT
 
 TEXT = (ROOT / "docs/security.md").read_text()
@@ -29,7 +30,8 @@ BUDGETS: dict[str, tuple[float, ...]] = {
     "pairs of a session": (MAX_PAIRS,),
     "sessions begun by others": (introductions._MAX_RESPONSES, introductions._MAX_RESPONSES_TO_ONE),
     "control channel": (inband.MAX_SESSIONS, inband._BURST, inband._RATE),
-    "signalling message": (messages.MAX_MESSAGE / KIB,),
+    "signalling message": (messages.MAX_MESSAGE / KIB, session.MAX_MESSAGES),
+    "sessions of a rendezvous": (client._MAX_SESSIONS, client._REMEMBERED),
     "server: connections": (strangers.MOST, strangers.MAX_OPENING / KIB, websocket.OPEN_TIMEOUT),
     "server: messages": (rendezvous._BURST, rendezvous._RATE, websocket.MAX_BUFFER / KIB),
 }
@@ -80,6 +82,12 @@ def test_what_it_says_of_fuzzing_is_so() -> None:
 def numbers_of(start: str) -> tuple[float, ...]:
     """The numbers in the second column of the row that begins so."""
     (row,) = (line for line in TEXT.splitlines() if line.startswith(f"| {start}"))
-    amounts = row.split("|")[2].replace(",000", "000").replace("1,024", "1024").replace("8,192", "8192")
+    amounts = (
+        row.split("|")[2]
+        .replace(",000", "000")
+        .replace("1,024", "1024")
+        .replace("8,192", "8192")
+        .replace("4,096", "4096")
+    )
     amounts = amounts.replace("one in", "1 in")
     return tuple(float(number) for number in re.findall(r"\d+", amounts))
