@@ -311,7 +311,7 @@ class Endpoint:
         that they should go by a way that both people trust, or the ids in them, which are `ManualAnswer.peer` and
         `Connection.peer`, be compared with what is known. policy: see `connect`. patience: seconds that the answer may
         take. Takes three seconds itself if STUN servers are silent. Raises `NoPathError` if the policy leaves no way,
-        and `ValueError` for an alpn that begins with `quice/1+`.
+        and `ValueError` for an alpn that begins with `quice/1+` or has more than 64 bytes.
         """
         self._raise_if_closed()
         check(alpn)

@@ -19,7 +19,7 @@ from quice.introductions import Introductions
 from quice.meeting import Meeting
 from quice.policy import Policy
 from quice.session import Session
-from quice.signal.manual import ManualSignalling, WrittenAnswer, WrittenOffer
+from quice.signal.manual import MAX_ALPN, ManualSignalling, WrittenAnswer, WrittenOffer
 from quice.signal.messages import Answer, Offer
 
 GATHERING = 3.0
@@ -174,7 +174,9 @@ class ManualAnswer(_ManualSession):
 
 
 async def offer(introductions: Introductions, alpn: str, policy: Policy, patience: float) -> ManualOffer:
-    """Offer a connection to whoever gets the text. Raises `NoPathError`."""
+    """Offer a connection to whoever gets the text. Raises `NoPathError`, and `ValueError` for an alpn that is too long."""
+    if len(alpn.encode()) > MAX_ALPN:
+        raise ValueError(f"an alpn of more than {MAX_ALPN} bytes leaves no room in a text that people carry")
     introductions.raise_if_confined(policy)
     await introductions.surroundings.discovery.settle(GATHERING)
     signalling = ManualSignalling()

@@ -8,7 +8,7 @@ import pytest
 
 from quice import Endpoint
 from quice.errors import EndpointClosedError, SignallingClosedError
-from quice.signal.manual import WrittenOffer
+from quice.signal.manual import MAX_ALPN, MAX_TEXT, WrittenOffer
 from tests.endpoint.conftest import ALPN
 
 
@@ -68,6 +68,15 @@ async def test_closing_the_endpoint_ends_what_it_has_offered_and_answered() -> N
         with pytest.raises(EndpointClosedError):
             await act
     await answer.close()
+
+
+async def test_a_name_that_leaves_no_room_for_candidates_is_not_offered() -> None:
+    async with Endpoint.bind(host="127.0.0.1") as endpoint:
+        async with await endpoint.offer(alpn="a" * MAX_ALPN) as offer:
+            assert len(offer.description) <= MAX_TEXT
+            assert WrittenOffer.parse(offer.description).offer.candidates
+        with pytest.raises(ValueError, match="64 bytes"):
+            await endpoint.offer(alpn="a" * (MAX_ALPN + 1))
 
 
 async def test_a_name_that_is_reserved_is_not_offered() -> None:

@@ -13,7 +13,7 @@ from quice.errors import DescriptionError, SignallingClosedError
 from quice.ice.candidate import Candidate, CandidateKind, priority
 from quice.identity import PeerId
 from quice.signal import manual
-from quice.signal.manual import MAX_TEXT, ManualSignalling, WrittenAnswer, WrittenOffer
+from quice.signal.manual import MAX_ALPN, MAX_TEXT, ManualSignalling, WrittenAnswer, WrittenOffer
 from quice.signal.messages import Answer, Bye, CandidateFound, EndOfCandidates, Offer
 from quice.wire import Address
 
@@ -61,7 +61,7 @@ offers = st.builds(
     version=st.just(1),
     ufrag=st.binary(min_size=4, max_size=4).map(bytes.hex),
     pwd=st.binary(min_size=16, max_size=16).map(bytes.hex),
-    alpn=st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable()),
+    alpn=st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable() and len(text.encode()) <= MAX_ALPN),
     lite=st.booleans(),
     renomination=st.booleans(),
     pacing=st.integers(1, 1000),
@@ -164,6 +164,7 @@ def forged(change: bytes, position: int) -> str:
         pytest.param(b"\0" * 10 + b"\xff\xff\x7f\0\0\1", 64, "address", id="an IPv4-mapped address"),
         pytest.param(b"\0\0", 80, "port", id="no port"),
         pytest.param(b"\xff", 56, "too early", id="an alpn longer than the text"),
+        pytest.param(b"\xff", 57, "alpn", id="an alpn that is no text"),
     ],
 )
 def test_what_no_peer_may_say_is_refused(change: bytes, position: int, reason: str) -> None:

@@ -41,6 +41,8 @@ from quice.wire import Address
 VERSION = 1
 MAX_TEXT = 300
 """Characters of a text, at most: so that it fits into a chat line, and a QR code that a telephone reads at once."""
+MAX_ALPN = 64
+"""Bytes of an application protocol's name: with it there is room for three candidates at least."""
 OFFER = "quiceoffer1"
 ANSWER = "quiceanswer1"
 _CHECKSUM_LENGTH = 3
@@ -77,7 +79,10 @@ class WrittenOffer:
     def parse(cls, text: str) -> WrittenOffer:
         """Read it. Raises `DescriptionError`, which says what is wrong."""
         peer, alpn, fields = _read(OFFER, text)
-        name = alpn.decode("utf-8", "replace")
+        try:
+            name = alpn.decode()
+        except UnicodeDecodeError:
+            raise DescriptionError("the alpn is not allowed") from None
         return cls(peer, _checked(Offer(version=messages.VERSION, alpn=name, **fields)))
 
     @property
