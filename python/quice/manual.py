@@ -174,7 +174,7 @@ class ManualAnswer(_ManualSession):
 
 
 async def offer(introductions: Introductions, alpn: str, policy: Policy, patience: float) -> ManualOffer:
-    """Offer a connection to whoever gets the text. Raises `NoPathError`, and `ValueError` for an alpn that is too long."""
+    """Offer a connection to whoever gets the text. Raises `NoPathError`, and `ValueError` for too long an alpn."""
     if len(alpn.encode()) > MAX_ALPN:
         raise ValueError(f"an alpn of more than {MAX_ALPN} bytes leaves no room in a text that people carry")
     introductions.raise_if_confined(policy)
