@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -33,20 +34,20 @@ class Channel:
     """A carrier of signalling whose other end has said this, and says nothing more.
 
     Bytes are decoded here, as a carrier should; anything else is given as it is, and exceptions are raised. `fails`:
-    with what sending and closing do.
+    with what sending and closing do; `takes`: so many messages, and does not return from sending and closing any more.
     """
 
-    def __init__(self, said: Iterable[object], fails: type[Exception] | None = None) -> None:
+    def __init__(self, said: Iterable[object], fails: type[Exception] | None = None, takes: float = math.inf) -> None:
         self.sent: list[Message] = []
         self._said = deque(said)
         self._fails = fails
+        self._takes = takes
 
     async def send(self, message: Message) -> None:
         """See `Signalling`."""
         encode(message)
         self.sent.append(message)
-        if self._fails is not None:
-            raise self._fails
+        await self._respond()
 
     async def receive(self) -> Message:
         """See `Signalling`."""
@@ -59,6 +60,11 @@ class Channel:
 
     async def close(self) -> None:
         """See `Signalling`."""
+        await self._respond()
+
+    async def _respond(self) -> None:
+        if len(self.sent) > self._takes:
+            await asyncio.Event().wait()
         if self._fails is not None:
             raise self._fails
 
@@ -125,7 +131,8 @@ def _play(rng: random.Random) -> None:
     if not said:
         # Who answers waits for the first message as long as the channel does.
         said.append(SignallingClosedError())
-    error = hear(Channel(said, rng.choice(_ENDS) if rng.random() < 0.2 else None), initiates=initiates)
+    fails = rng.choice(_ENDS) if rng.random() < 0.2 else None
+    error = hear(Channel(said, fails, rng.choice((*[math.inf] * 9, 0, 1))), initiates=initiates)
     require(not initiates or error is not None, "connected with nobody")
 
 

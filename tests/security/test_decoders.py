@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.targets import codes as code_samples
@@ -122,18 +122,21 @@ DEEP = [b"\x91" * 16_000, b"\x81\xa1x" * 5_000, b"\x92\x91" * 8_000]
 
 @pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS.keys())
 @given(data=st.binary(max_size=2000))
+@settings(deadline=None)
 def test_any_bytes_are_a_message_or_one_error(decoder: Decoder, data: bytes) -> None:
     read(decoder, data)
 
 
 @pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS.keys())
 @given(value=VALUES)
+@settings(deadline=None)
 def test_any_message_pack_is_a_message_or_one_error(decoder: Decoder, value: object) -> None:
     read(decoder, msgspec.msgpack.encode(value))
 
 
 @pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS.keys())
 @given(data=st.data())
+@settings(deadline=None)
 def test_a_message_with_something_else_in_it_is_a_message_or_one_error(decoder: Decoder, data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(decoder.samples))
     start = data.draw(st.integers(0, len(sample)))

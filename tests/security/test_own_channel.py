@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.mutation import mutate
@@ -52,6 +52,7 @@ RAISED = st.sampled_from((OSError, ValueError, RecursionError, EOFError)).map(la
 SAID = st.lists(DECODED | BYTES | UNCHECKED | JUNK | RAISED, min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(said=SAID, answered=st.booleans(), fails=st.sampled_from((None, OSError, KeyError)))
 def test_whatever_comes_from_a_channel_leads_to_public_errors_alone(
     said: list[object], answered: bool, fails: type[Exception] | None
@@ -108,6 +109,14 @@ def test_who_never_ends_is_heard_for_a_fixed_number_of_messages(more: Message) -
     assert isinstance(hear(channel, initiates=True), SignallingViolationError)
     assert channel.sent[-1] == Bye()
     assert len(channel.sent) < 10
+
+
+@pytest.mark.parametrize("takes", [0, 1, 2])
+@pytest.mark.parametrize("initiates", [True, False])
+def test_a_channel_that_takes_no_more_holds_nobody_up(takes: int, initiates: bool) -> None:
+    """As an HTTP API whose server does not answer."""
+    said = [ANSWER] if initiates else [OFFER]
+    assert hear(Channel(said, takes=takes), initiates=initiates) is not None
 
 
 # Somebody in the middle of it.
