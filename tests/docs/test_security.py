@@ -11,8 +11,9 @@ from quice import budgets, introductions
 from quice.ice.checklist import MAX_PAIRS
 from quice.ice.generation import MAX_REMOTE_CANDIDATES
 from quice.ice.pacing import MIN_TA
+from quice.relaying import relays
 from quice.server import rendezvous, strangers, websocket
-from quice.signal import inband, messages, session
+from quice.signal import inband, messages, protocol, session
 from quice.signal import rendezvous as client
 from tests.docs.test_readme import ROOT
 
@@ -31,6 +32,7 @@ BUDGETS: dict[str, tuple[float, ...]] = {
     "sessions begun by others": (introductions._MAX_RESPONSES, introductions._MAX_RESPONSES_TO_ONE),
     "control channel": (inband.MAX_SESSIONS, inband._BURST, inband._RATE),
     "signalling message": (messages.MAX_MESSAGE / KIB, session.MAX_MESSAGES),
+    "relays that a rendezvous": (relays.RELAYS_AT_ONCE, 1, 1 / relays.RELAYS_PER_SECOND, protocol.MAX_RELAYS),
     "sessions of a rendezvous": (client._MAX_SESSIONS, client._REMEMBERED),
     "server: connections": (strangers.MOST, strangers.MAX_OPENING / KIB, websocket.OPEN_TIMEOUT),
     "server: messages": (rendezvous._BURST, rendezvous._RATE, websocket.MAX_BUFFER / KIB),

@@ -37,6 +37,8 @@ _FAIR_TIME = 0.5
 """Seconds that they have at least before all are tried anew."""
 _BACKOFF = (0.5, 30.0)
 """Seconds before the first and, doubled each time, at most before a later try to get an allocation."""
+MAX_WAYS = 8
+"""Ways to a server that are tried if somebody else has named it: its name may stand for any number of addresses."""
 _FAMILIES = (4, 6)
 
 
@@ -204,7 +206,8 @@ class Relay:
                 ways = [_Way(uri, server, base) for base in bases if _can_reach(base, server)]
                 first += ways[:1]
                 others += ways[1:]
-        return first + others
+        ways = first + others
+        return ways if self.server.named_at is None else ways[:MAX_WAYS]
 
     async def _may_be_reached(self, uri: ServerUri) -> bool:
         """Whether a stream may be opened there: not if a stranger's name for it is that of a machine close to us."""

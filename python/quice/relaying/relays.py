@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from quice.discovery import Discovery
-from quice.ice import Base
+from quice.ice import Base, Budget
 from quice.pump import Pump
 from quice.relaying.link import Link
 from quice.relaying.relay import Relay
 from quice.relaying.server import RelayServer
 from quice.turn.uri import ServerUri
 from quice.wire import Address, Random, Transmit
+
+RELAYS_AT_ONCE, RELAYS_PER_SECOND = 16, 0.25
+"""Relays that an endpoint begins with in quick succession, and in the long run: a rendezvous server may name other ones
+as often as it likes, and each of them is tried at all of its addresses."""
 
 
 class Relays:
@@ -35,6 +40,9 @@ class Relays:
         # By the ways to the server: with other credentials it is the same one, and what it has given us stays.
         self._relays: dict[tuple[ServerUri, ...], Relay] = {}
         self._awaited: set[tuple[ServerUri, ...]] = set()
+        self._wanted: tuple[RelayServer, ...] = ()
+        self._allowance = Budget(RELAYS_AT_ONCE, RELAYS_PER_SECOND)
+        self._later: asyncio.TimerHandle | None = None
         self._peers: dict[Address, list[object]] = {}
 
     @property
@@ -48,14 +56,25 @@ class Relays:
         return [relay.problem for relay in self._relays.values() if relay.problem is not None]
 
     def use(self, servers: Sequence[RelayServer]) -> None:
-        """Have allocations at these servers, and at no others."""
-        wanted = {server.uris: server for server in servers}
+        """Have allocations at these servers, and at no others; at new ones later, if there were many lately."""
+        self._wanted = tuple(servers)
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._adopt()
+
+    def _adopt(self) -> None:
+        loop = asyncio.get_running_loop()
+        wanted = {server.uris: server for server in self._wanted}
         for uris in [known for known in self._relays if known not in wanted]:
             self._awaited.discard(uris)
             self._relays.pop(uris).close()
         for uris, server in wanted.items():
             if uris in self._relays:
                 self._relays[uris].server = server
+            elif not self._allowance.take(1, loop.time()):
+                self._later = loop.call_later(1 / RELAYS_PER_SECOND, self._adopt)
+                break
             else:
                 self._awaited.add(uris)
                 self._relays[uris] = self._relay(server)
