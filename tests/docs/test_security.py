@@ -33,6 +33,7 @@ BUDGETS: dict[str, tuple[float, ...]] = {
     "control channel": (inband.MAX_SESSIONS, inband._BURST, inband._RATE),
     "signalling message": (messages.MAX_MESSAGE / KIB, session.MAX_MESSAGES),
     "relays that a rendezvous": (relays.RELAYS_AT_ONCE, 1, 1 / relays.RELAYS_PER_SECOND, protocol.MAX_RELAYS),
+    "messages of one peer that may": (client._BEGINNINGS, client._BEGINNINGS_PER_SECOND),
     "sessions of a rendezvous": (client._MAX_SESSIONS, client._REMEMBERED),
     "server: connections": (strangers.MOST, strangers.MAX_OPENING / KIB, websocket.OPEN_TIMEOUT),
     "server: messages": (rendezvous._BURST, rendezvous._RATE, websocket.MAX_BUFFER / KIB),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 
+import msgspec
 import pytest
 
 from fuzz.memory import resident
@@ -15,12 +17,16 @@ from quice.errors import ConnectionClosedError, SignallingError
 from quice.identity import Identity
 from quice.path import PathStatusChanged
 from quice.server import Server
-from quice.signal import inband
+from quice.signal import inband, protocol
 from quice.signal.inband import MAX_SESSIONS, Begun, End, Said, Say, Sessions
 from quice.signal.messages import Answer, CandidateFound, SignalDecodeError, encode
-from quice.signal.rendezvous import RendezvousClient
+from quice.signal.protocol import Delivered
+from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.seal import Seal
+from quice.signal.sequence import Envelope
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
+from quice.sim.simulation import Simulation
 from quice.sim.world import World
 from quice.wire import Address
 from tests.engine.flow import Flow
@@ -207,6 +213,28 @@ async def registered(host: Host, url: str, number: int) -> RendezvousClient:
         client = RendezvousClient(url, Identity(bytes((number,)) * 32), lambda session: None)
         await client.start()
     return client
+
+
+async def test_a_peer_that_sends_noise_has_so_much_of_it_looked_at_and_no_more(
+    simulation: Simulation,
+) -> None:
+    """It takes a signature's time to find out that something is noise. Another peer gets through all the while."""
+    with simulation.world.host("target"):
+        begun: list[RendezvousSignalling] = []
+        client = RendezvousClient("ws://server", Identity(b"t" * 32), begun.append)
+    evil, good = Identity(b"e" * 32), Identity(b"g" * 32)
+    seconds = 60
+    for number in range(100 * seconds):
+        noise = Delivered(sender=evil.peer.key, session=number.to_bytes(16, "big"), body=bytes(600))
+        client._receive(protocol.encode(noise), None)  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+    assert 128 < client.unopened <= 128 + 16 * seconds
+    session = bytes(16)
+    envelope = msgspec.msgpack.encode(Envelope(1, 0, OFFER))
+    body = Seal(good, client._identity.peer, session, random.Random(1)).seal(envelope)
+    client._receive(protocol.encode(Delivered(sender=good.peer.key, session=session, body=body)), None)  # type: ignore[arg-type]
+    assert [each.peer for each in begun] == [good.peer]
+    await client.close()
 
 
 async def test_one_caller_does_not_keep_the_others_out(world: World, rendezvous: Server) -> None:
