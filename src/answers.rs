@@ -119,11 +119,16 @@ impl Answers {
     /// acknowledgements and the responses to challenges, without which the peer may not answer.
     pub fn reprieve(&self, now: Instant, bytes: u64) {
         if self.is_waiting() {
-            let allowed = self.in_flight.load(Ordering::Relaxed) + bytes;
-            self.reprieve.store(allowed, Ordering::Relaxed);
-            self.reprieved
-                .store(self.since_epoch(now), Ordering::Relaxed);
+            self.jump(now, bytes);
         }
+    }
+
+    /// The same on a path that works, which has to carry what another did.
+    pub fn jump(&self, now: Instant, bytes: u64) {
+        let allowed = self.in_flight.load(Ordering::Relaxed) + bytes;
+        self.reprieve.store(allowed, Ordering::Relaxed);
+        self.reprieved
+            .store(self.since_epoch(now), Ordering::Relaxed);
     }
 
     fn left(&self, bytes: u64) {
@@ -314,6 +319,8 @@ impl Controller for Listening {
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = self.controller.metrics();
+        let reprieve = self.answers.reprieve.load(Ordering::Relaxed);
+        metrics.congestion_window = metrics.congestion_window.max(reprieve);
         // noq paces a window over its round trip, which is most of a minute for a while after a peer was stopped.
         if let Some(rtt) = self.answers.rtt().filter(|rtt| self.rtt > FAR * *rtt) {
             let window = metrics.congestion_window as f64;

@@ -11,6 +11,7 @@ use noq_proto::{
     SetPathStatusError, VarInt,
 };
 
+use crate::answers::Answers;
 use crate::connection::{Connection, Event};
 use crate::migration::Migrations;
 use crate::watch::Watch;
@@ -24,6 +25,9 @@ pub const LONGEST_ACK_DELAY: Duration = Duration::from_millis(25);
 /// draft-ietf-quic-multipath §7: why a path is abandoned, APPLICATION_ABANDON_PATH and PATH_UNSTABLE_OR_POOR.
 const NOT_WANTED: VarInt = VarInt::from_u32(0x3e);
 pub const SILENT: VarInt = VarInt::from_u32(0x3e76);
+
+/// What a path may have on its way at first that takes over from another.
+const MOST_AT_ONCE: u64 = 128 << 10;
 
 /// How often it is counted what a client has given up.
 const BETWEEN_COUNTS: Duration = Duration::from_secs(1);
@@ -160,6 +164,9 @@ impl Connection {
         if std::mem::replace(&mut self.paths.abandon_frames, frames) == frames {
             return;
         }
+        let window = self.paths.failed.iter();
+        let window = window.filter_map(|path| self.quic.congestion_state(*path));
+        let window = window.map(|state| state.window()).max().unwrap_or(0);
         for path in self.paths.failed.clone() {
             let rtt = self.quic.rtt(path).unwrap_or_default();
             let wait = 3 * (10 * rtt + LONGEST_ACK_DELAY);
@@ -169,6 +176,23 @@ impl Connection {
             {
                 self.quic.handle_timeout(time.max(now));
                 self.collect(now);
+            }
+        }
+        if self.paths.failed.is_empty() {
+            self.jump(now, window / 4);
+        }
+    }
+
+    /// Let a path that has carried little have more on its way at first than a new one.
+    ///
+    /// Half of what was on its way on the path that failed has arrived, and its acknowledgements have not: that is sent
+    /// again before anything that the peer waits for, and would take many round trips of slow start.
+    fn jump(&mut self, now: Instant, bytes: u64) {
+        for path in self.open_paths() {
+            if self.is_path_validated(path)
+                && let Some(answers) = Answers::of(&self.quic, path)
+            {
+                answers.jump(now, bytes.min(MOST_AT_ONCE));
             }
         }
     }

@@ -93,6 +93,24 @@ def test_a_transfer_goes_on_within_a_second(sender: str, direction: str, rtt: fl
     assert not pair.client.seen(Event.Lost)
 
 
+def test_a_fast_transfer_goes_on_within_a_second() -> None:
+    """Half of the megabyte that is on its way has arrived, and its acknowledgements have not: the other path, which has
+    carried nothing yet, carries that first."""
+    pair, near, far = paths_of_two(0.1)
+    flow = Sending(pair, far, near, pair.client)
+    start, sent, longest, last = pair.now, 0, 0.0, pair.now
+    while pair.now < start + 3.0:
+        if pair.now >= start + 1.5 and not pair.mute:
+            cut(pair, "both")
+        sent += flow.send(int((pair.now - start) * 10 * MIB) - sent)
+        pair.advance(0.005)
+        if flow.receive():
+            longest = max(longest, pair.now - last) if sent > MIB else 0.0
+            last = pair.now
+    assert 0.5 < longest < 0.95
+    assert lost_paths(pair) == [(0, PathLoss.TimedOut)]
+
+
 def exchanges(pair: MultihomedPair, near: _native.Connection, far: _native.Connection, seconds: float) -> list[float]:
     """How long the answer to each small request takes, with one each 100 ms, and all of them answered."""
     up, down = Sending(pair, near, far, pair.server), Sending(pair, far, near, pair.client)
