@@ -211,7 +211,9 @@ async def test_a_message_in_endless_pieces_is_not_kept(server: Server) -> None:
     """Pieces of nothing make no message too long, but each is kept until there is one."""
     before = resident()
     async with strangers(server) as (stranger,):
-        stranger.writer.write(UPGRADE + BEGINS)
+        stranger.writer.write(UPGRADE)
+        await stranger.reader.readuntil(b"\r\n\r\n")
+        stranger.writer.write(BEGINS)
         with contextlib.suppress(ConnectionError):
             for _ in range(100):
                 stranger.writer.write(CONTINUES * 10_000)
@@ -360,6 +362,26 @@ async def test_a_peer_that_floods_is_held_back_by_its_own_connection(
         assert sent < 5000
         assert resident() - before < 32 << 20
         await serves(server)
+        flooding.socket.transport.abort()
+
+
+async def test_a_peer_that_floods_another_gets_through_at_its_rate(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous_module, "_BURST", 10.0)
+    monkeypatch.setattr(rendezvous_module, "_RATE", 10.0)
+    async with raw_peer(server) as flooding, raw_peer(server) as flooded:
+        await flooding.registered()
+        await flooded.registered()
+        loop = asyncio.get_running_loop()
+        began, received = loop.time(), 0
+        for _ in range(300):
+            await flooding.deliver(flooded.peer, b"again")
+        with contextlib.suppress(asyncio.TimeoutError):
+            while loop.time() < began + 1:
+                await asyncio.wait_for(flooded.body(), 1)
+                received += 1
+        assert 10 <= received <= 10 + 10 * (loop.time() - began) + 1
         flooding.socket.transport.abort()
 
 
