@@ -174,7 +174,7 @@ async def test_without_redis_peers_at_the_same_server_still_reach_each_other(ser
             await late.registered()
             # It knows nobody when it is back: all are told of again.
             redis.start()
-            await until(lambda: store_of(one).is_shared and store_of(other).is_shared)
+            await until(lambda: store_of(one).trouble is store_of(other).trouble is None)
             await far.deliver(late.peer, b"found")
             assert await late.body() == b"found"
             await near.deliver(far.peer, b"again")
@@ -196,7 +196,7 @@ async def test_a_redis_that_does_not_answer_holds_up_no_registration_for_long(
                 assert await beside.body() == b"hello"
         finally:
             redis.go_on()
-        await until(lambda: store_of(one).is_shared)
+        await until(lambda: store_of(one).trouble is None)
 
 
 async def test_a_server_that_ends_leaves_nothing_in_redis(serve: Serve, redis: RedisServer) -> None:

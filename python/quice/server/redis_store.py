@@ -142,11 +142,6 @@ class RedisStore:
         self._closed = False
         self._local: LocalPeers
 
-    @property
-    def is_shared(self) -> bool:
-        """See `Store`."""
-        return self.trouble is None
-
     async def open(self, local: LocalPeers) -> None:
         """See `Store`."""
         self._local = local

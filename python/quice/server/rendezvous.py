@@ -129,10 +129,6 @@ class Rendezvous:
         if (visit := self._peers.get(peer)) is not None:
             visit.websocket.close(REPLACED, "registered again")
 
-    def peers(self) -> list[PeerKey]:
-        """See `LocalPeers`."""
-        return list(self._peers)
-
     # What a visit calls.
 
     def deliver(self, visit: Visit, message: Deliver) -> None:

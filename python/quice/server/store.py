@@ -37,9 +37,6 @@ class LocalPeers(Protocol):
     def replaced(self, peer: PeerKey) -> None:
         """The peer has registered at another process since."""
 
-    def peers(self) -> list[PeerKey]:
-        """All of them, in the order in which they came."""
-
 
 class Store(Protocol):
     """The service as one of its processes sees it."""
@@ -65,10 +62,6 @@ class Store(Protocol):
         """Those of the whole service."""
 
     @property
-    def is_shared(self) -> bool:
-        """Whether peers at other processes can be reached now."""
-
-    @property
     def trouble(self) -> str | None:
         """What is wrong now, if anything is."""
 
@@ -82,7 +75,6 @@ class Store(Protocol):
 class MemoryStore:
     """One process is all there is."""
 
-    is_shared = False
     trouble = None
 
     def __init__(self) -> None:
