@@ -134,14 +134,13 @@ class Rendezvous:
     def deliver(self, visit: Visit, message: Deliver) -> None:
         """Bring a message to its receiver, or tell the sender that it can't be brought."""
         delivered = protocol.encode(Delivered(sender=visit.peer, session=message.session, body=message.body))
-        failed = partial(self._fail, visit, message.to, message.session)
         self.counts.bytes += len(message.body)
         match self.take(message.to, delivered):
             case Taken.ABSENT:
                 self.counts.forwarded += 1
-                self.store.forward(message.to, delivered, failed)
+                self.store.forward(message.to, delivered, partial(self._fail, visit, message.to, message.session))
             case Taken.FULL:
-                failed()
+                self._fail(visit, message.to, message.session)
 
     def _fail(self, visit: Visit, to: PeerKey, session: bytes) -> None:
         self.counts.undeliverable += 1
