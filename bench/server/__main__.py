@@ -20,8 +20,8 @@ from bench.server.running import Generator, Process, ServerProcess, ended, most_
 PEERS = 20_000
 _ACTIVE = 1000
 """Peers that send; the servers slow down who sends more than 100 a second."""
-_WINDOW, _LARGE_WINDOW = 4, 16
-"""Messages that one of them has on their way: enough to keep one process busy, and several."""
+_WINDOW = 16
+"""Messages that one of them has on their way: enough to keep the servers busy."""
 _SETTLE = 2.0
 """Seconds after which what was only needed for registering is freed."""
 _SCALED = 1000
@@ -110,10 +110,10 @@ def several_processes(_peers: int, seconds: float) -> list[Row]:
                 time.sleep(_SETTLE)
                 turns = []
                 for _ in range(_TURNS):
-                    alone = _pressed([single], other, seconds / _TURNS, _LARGE_WINDOW)
-                    apart = _pressed(servers, generator, seconds / _TURNS, _LARGE_WINDOW, apart=True)
+                    alone = _pressed([single], other, seconds / _TURNS)
+                    apart = _pressed(servers, generator, seconds / _TURNS, apart=True)
                     before = store.cpu
-                    shared = _pressed(servers, generator, seconds / _TURNS, _LARGE_WINDOW)
+                    shared = _pressed(servers, generator, seconds / _TURNS)
                     kept = (store.cpu - before) / shared[0]["messages"]
                     turns.append((alone[1], apart[1], shared[1], kept, shared[0]["rate"]))
         factor = median(processes * apart / shared for _, apart, shared, *_ in turns)
@@ -182,13 +182,13 @@ def one_connection(_peers: int, _seconds: float) -> list[Row]:
 
 
 def _pressed(
-    servers: list[ServerProcess], generator: Generator, seconds: float, window: int = _WINDOW, *, apart: bool = False
+    servers: list[ServerProcess], generator: Generator, seconds: float, *, apart: bool = False
 ) -> tuple[dict[str, float], float, float]:
     """The answer; CPU seconds of all servers for a message, and of the load."""
     processes: list[Process] = [*servers]
     before, own = sum(process.cpu for process in processes), generator.cpu
     active = _ACTIVE * len(servers)
-    pressed = generator.do("press", seconds=seconds, active=active, window=window, apart=apart)
+    pressed = generator.do("press", seconds=seconds, active=active, window=_WINDOW, apart=apart)
     used = sum(process.cpu for process in processes) - before
     return pressed, used / pressed["messages"], (generator.cpu - own) / pressed["messages"]
 
