@@ -84,3 +84,12 @@ async def test_a_process_behind_a_proxy_goes_by_the_addresses_before_it() -> Non
         ("turned-away", "198.51.100.1"),
     ]
     assert found[0]["peer"] == str(first.peer)
+
+
+async def test_visits_are_logged_as_text_unless_json_is_asked_for() -> None:
+    async with serving("--log-visits", "--no-relay") as process:
+        async with raw_peer(process) as peer:  # type: ignore[arg-type]
+            await peer.registered()
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.ended()
+    assert [line.partition(" ")[2] for line in errors.splitlines()][:1] == ["debug: registered"]

@@ -171,6 +171,8 @@ def serve(
         rate=rate_per_address,
         metrics=metrics,
     )
+    if log is None and (log_visits or log_addresses):
+        log = LogFormat.TEXT
     if log is not None:
         from quice.server.logs import log_to
 
