@@ -63,6 +63,7 @@ TO_PEER = tuple(
         protocol.MailboxBody(number=7, peer=_KEY, body=_KEY),
         protocol.MailboxClosed(number=7, reason=protocol.MailboxEnd.GONE),
         protocol.Refused(text="no"),
+        protocol.Leaving(within=10.0),
     )
 )
 _TO_SERVER = tuple(

@@ -22,6 +22,7 @@ from quice.signal.protocol import (
     CloseMailbox,
     Deliver,
     Delivered,
+    Leaving,
     MailboxBody,
     MailboxClosed,
     MailboxEnd,
@@ -63,6 +64,7 @@ TO_PEER: list[ToPeer] = [
     MailboxBody(number=MAX_MAILBOX, peer=KEY, body=bytes(MAX_MAILBOX_BODY)),
     MailboxClosed(number=7, reason=MailboxEnd.GONE),
     MailboxClosed(number=0, reason=MailboxEnd.LIMIT),
+    Leaving(within=10.0),
 ]
 TO_SERVER: list[ToServer] = [
     Register(version=VERSION, peer=KEY, signature=bytes(64)),
@@ -127,6 +129,9 @@ def test_a_server_reads_what_a_peer_wrote(message: ToServer) -> None:
                 {"lifetime": float("nan")},
             )
         ],
+        (TO_PEER[14], {"within": -1.0}),
+        (TO_PEER[14], {"within": 3601.0}),
+        (TO_PEER[14], {"within": float("nan")}),
         (TO_PEER[9], {"number": 0}),
         (TO_PEER[9], {"lifetime": 0.0}),
         (TO_PEER[9], {"longest": float("inf")}),
