@@ -7,10 +7,12 @@ import re
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from quice.ice import Candidate
 from quice.identity import Identity
-from quice.signal import hpke, messages, protocol, rendezvous, sequence
+from quice.server import mailboxes
+from quice.signal import hpke, messages, pairing, protocol, rendezvous, sequence
 from quice.signal.seal import Seal
 from tests.docs.test_readme import ROOT
 from tests.test_identity import clamped
@@ -20,11 +22,14 @@ SENDER, RECEIVER = Identity(b"\1" * 32), Identity(b"\2" * 32)
 EPHEMERAL = X25519PrivateKey.from_private_bytes(b"\3" * 32)
 
 
-class Constant:
-    """Randomness that is 03 all over."""
+class Octets:
+    """Randomness that is one octet all over."""
+
+    def __init__(self, octet: int) -> None:
+        self._octet = octet
 
     def getrandbits(self, k: int, /) -> int:
-        return int.from_bytes(b"\3" * (k // 8), "big")
+        return int.from_bytes(bytes([self._octet]) * (k // 8), "big")
 
 
 def table(introduction: str) -> dict[str, str]:
@@ -40,7 +45,7 @@ VECTOR = {name: bytes.fromhex(value.strip("`")) for name, value in table("### Te
 
 
 def test_the_test_vector_is_what_is_sealed_here() -> None:
-    seal = Seal(SENDER, RECEIVER.peer, VECTOR["session"], Constant())
+    seal = Seal(SENDER, RECEIVER.peer, VECTOR["session"], Octets(3))
     agreement = RECEIVER.peer.agreement_key()
     assert VECTOR["sender"] == SENDER.peer.key
     assert VECTOR["receiver"] == RECEIVER.peer.key
@@ -54,7 +59,7 @@ def test_the_test_vector_is_what_is_sealed_here() -> None:
         VECTOR["HPKE's shared secret"], VECTOR["context"]
     )
     assert VECTOR["body"] == seal.seal(VECTOR["text"])
-    assert Seal(RECEIVER, SENDER.peer, VECTOR["session"], Constant()).open(VECTOR["body"]) == VECTOR["text"]
+    assert Seal(RECEIVER, SENDER.peer, VECTOR["session"], Octets(3)).open(VECTOR["body"]) == VECTOR["text"]
 
 
 def test_the_context_is_what_the_page_says() -> None:
@@ -87,6 +92,15 @@ def test_a_registration_signs_what_the_page_says() -> None:
         ("`leaving`, from the server", protocol.Leaving),
         ("`relays`, from the server", protocol.Relays),
         ("answers with `refused`", protocol.Refused),
+        ("`open_mailbox`, from a peer", protocol.OpenMailbox),
+        ("`mailbox_opened`, from the server", protocol.MailboxOpened),
+        ("`attend_mailbox`, from its opener", protocol.AttendMailbox),
+        ("`claim_mailbox`, from a peer", protocol.ClaimMailbox),
+        ("`close_mailbox`, from either", protocol.CloseMailbox),
+        ("`mailbox_taken`, from the server", protocol.MailboxTaken),
+        ("`put_mailbox`, from either", protocol.PutMailbox),
+        ("`mailbox_body`, from the server", protocol.MailboxBody),
+        ("`mailbox_closed`, from the server:", protocol.MailboxClosed),
         ("A relay is a map", protocol.RelayServer),
         ("A **description** is", messages.Description),
         ("A **candidate** (", Candidate),
@@ -111,6 +125,40 @@ def test_the_messages_of_a_session_have_the_keys_that_are_listed() -> None:
     kinds = messages.Message.__args__
     assert found == {
         str(kind.__struct_config__.tag): {field.name for field in msgspec.structs.fields(kind)} for kind in kinds
+    }
+
+
+def test_the_bodies_of_a_code_are_those_that_are_made_here() -> None:
+    found = {name: bytes.fromhex(value.strip("`")) for name, value in table("and a claimant of 02 likewise").items()}
+    password, number = b"crossover-clockwork", 7
+    opener = pairing.Opener(password, SENDER.peer, b"of the opener", Octets(1))
+    claimant = pairing.Claimant(
+        password, number, RECEIVER.peer, SENDER.peer, opener.greeting, b"of the claimant", Octets(2)
+    )
+    assert (found["greeting"], found["answer"]) == (opener.greeting, claimant.answer)
+    assert found["reply"] == opener.settle(number, RECEIVER.peer, claimant.answer).reply
+    for key, sealed, text in (
+        (found["first"], found["answer"][33:], b"of the claimant"),
+        (found["second"], found["reply"], b"of the opener"),
+    ):
+        assert ChaCha20Poly1305(key).decrypt(bytes(12), sealed, None) == text
+
+
+def test_the_limits_of_mailboxes_are_those_of_the_code() -> None:
+    source, peer = mailboxes.CLAIMS_BY_SOURCE, mailboxes.CLAIMS_BY_PEER
+    for text in (
+        f"at most {protocol.MAX_MAILBOX_BODY} bytes",
+        f"1 to {protocol.MAX_MAILBOX} |",
+        f"at most {pairing.MAX_PAYLOAD} bytes of its own",
+        f"a lifetime of {mailboxes.LIFETIME:.0f} s and a longest of {mailboxes.LONGEST:.0f} s",
+        f"{source.burst} claims, then one each {source.interval:.0f} s, from an address",
+        f"{peer.burst}, then one each {peer.interval:.0f} s, of a peer",
+        f"{mailboxes.MAX_BY_PEER} mailboxes of a peer, {mailboxes.MAX_BY_SOURCE} of an address",
+    ):
+        assert text in PAGE
+    assert (mailboxes.EXCHANGE, mailboxes.REST) == (60, 600)
+    assert set(re.findall(r"`(\w+)`: ", PAGE[PAGE.index("| `reason` |") :].splitlines()[0])) == {
+        end.value for end in protocol.MailboxEnd
     }
 
 
