@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from interop.relays import free_port
 from quice.errors import BindError
 from quice.network import local_addresses
 from quice.server import Server, app
@@ -77,11 +78,9 @@ async def test_the_url_of_a_server_on_every_address_is_one_that_peers_can_use(ho
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1"])
 async def test_a_busy_tcp_port_is_named_and_nothing_stays_bound(host: str | None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(type=socket.SOCK_DGRAM) as probe:
+    stun_port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        probe.bind(("127.0.0.1", 0))
-        stun_port = probe.getsockname()[1]
-        probe.close()
         with pytest.raises(BindError, match=f"TCP port {port} .*in use"):
             await Server(host, port, stun_port).__aenter__()
     async with Server("127.0.0.1", port, stun_port) as server:
