@@ -142,6 +142,13 @@ impl Connection {
         })
     }
 
+    /// As the client: the path that noq takes for the one between these ends, and that is elsewhere. None can be opened
+    /// there beside it.
+    pub fn moved_from(&self, ends: Ends) -> Option<PathId> {
+        let moved = self.moves.first().filter(|moved| moved.known == ends)?;
+        moved.path.filter(|_| moved.actual != ends)
+    }
+
     /// Those of its moves that are over: the path is given up, or all are elsewhere by now.
     fn ended_moves(&self) -> Vec<Move> {
         let open = self.open_paths();

@@ -262,6 +262,10 @@ class Connection:
         engine goes on as if nothing had changed. For a path that has been silent: what was lost shows at once. Raises
         `PathRefused` when there is no such path, and `ConnectionGone`."""
 
+    def moved_from(self, remote: Address, local: str) -> int | None:
+        """The path that was between these ends before `move_path`, and is so yet to the engine: it can be moved back,
+        and none be opened there. Raises `ConnectionGone`."""
+
     def relocate(self, remote: Address, local: str) -> None:
         """As the server: let the client go on between these ends, which checks have found to reach each other. What
         comes to another local address than a path's own is dropped otherwise. Raises `ConnectionGone`."""

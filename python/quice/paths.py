@@ -80,8 +80,6 @@ class PathKeeper:
         self._loop = asyncio.get_running_loop()
         self._paths: dict[int, CandidatePair] = {0: first}
         self._validated = {0}
-        self._origins: dict[int, Way] = {}
-        """Where paths were at first that have moved, and are yet to the engine: none is opened there beside them."""
         self._left: Way | None = None
         """Where one was before it moved, and until when that is not settled."""
         self._settled = float("-inf")
@@ -172,7 +170,6 @@ class PathKeeper:
         """See `PathObserver`."""
         self._validated.discard(path)
         self._compared.pop(path, None)
-        self._origins.pop(path, None)
         pair = self._paths.pop(path, None)
         if pair is None:
             return
@@ -211,9 +208,10 @@ class PathKeeper:
         return self._loop.time() < self._settled
 
     def _try_another(self, now: float) -> None:
-        used = [*map(_way, self._paths.values()), *self._origins.values()]
+        used = [_way(pair) for pair in self._paths.values()]
         self._trial_ends = now + _TRIAL
-        self._trial = next((pair for pair in self._checks.pairs if pair.is_valid and _way(pair) not in used), None)
+        valid = (pair for pair in self._checks.pairs if pair.is_valid and _way(pair) not in used)
+        self._trial = next((pair for pair in valid if self._moved_from(pair) is None), None)
         if self._trial is None and self._agreed:
             # None is known: all of them are checked again, this one too.
             self._report_lost(self.selected)
@@ -246,7 +244,7 @@ class PathKeeper:
 
     def _go(self, former: CandidatePair, pair: CandidatePair, *, is_cut_off: bool) -> None:
         """Let a path go on over this pair, if that is better than another path beside it."""
-        path = next((path for path, way in self._origins.items() if way == _way(pair)), None)
+        path = self._moved_from(pair)
         if path is None and is_cut_off:
             path = self._path_of(former)
             path = next(iter(self._paths), None) if path is None else path
@@ -258,7 +256,6 @@ class PathKeeper:
         self._relays.open(pair.base, pair.remote.address, self)
         self._native.move_path(path, pair.remote.address, self._relays.host_of(pair.base))
         self._left, self._settled = _way(self._paths[path]), self._loop.time() + _SETTLING
-        self._origins.setdefault(path, self._left)
         self._paths = {path: pair}
         self._validated.add(path)
         self._compared.clear()
@@ -277,12 +274,18 @@ class PathKeeper:
         is one. A relay that was restarted has other addresses than before, and nobody tells."""
         if self.selected.relays:
             return None
-        taken = self._origins.values()
-        valid = [pair for pair in self._checks.pairs if pair.is_valid and pair.relays and _way(pair) not in taken]
+        valid = [pair for pair in self._checks.pairs if pair.is_valid and pair.relays]
+        valid = [pair for pair in valid if self._moved_from(pair) is None]
         open_ = [pair for pair in self._paths.values() if pair.relays]
         ways = [_way(pair) for pair in valid]
         confirmed = [pair for pair in open_ if _way(pair) in ways]
         return next(iter((*confirmed, *valid, *open_)), None)
+
+    def _moved_from(self, pair: CandidatePair) -> int | None:
+        """The path that was over this pair, and is so yet to the engine: none can be opened there beside it."""
+        with contextlib.suppress(_native.ConnectionGone):
+            return self._native.moved_from(pair.remote.address, self._relays.host_of(pair.base))
+        return None
 
     def _open(self, pair: CandidatePair) -> None:
         remote = pair.remote.address

@@ -462,7 +462,8 @@ class Upkeep:
             self._negotiation = None
             self._end(ongoing.session)
             self.negotiate()
-        elif ongoing.awaits_answer:
+        elif ongoing.offer is None:
+            # Even when it is answered: what has changed since then may not get through.
             self.surroundings.spawn(self._call_by_rendezvous(ongoing), "quice negotiation")
 
     def _look_for_better(self) -> None:

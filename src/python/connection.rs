@@ -292,6 +292,12 @@ impl PyConnection {
         })
     }
 
+    /// The path that the engine takes for the one between these ends, and that is elsewhere.
+    fn moved_from(&self, remote: HostPort, local: &str) -> PyResult<Option<u32>> {
+        let ends = (parse(&remote)?, host_ip(local)?);
+        self.with(|connection| Ok(connection.moved_from(ends).map(path_number)))
+    }
+
     /// Let a path go on between other ends, and close all others.
     fn move_path(&self, path: u32, remote: HostPort, local: &str) -> PyResult<()> {
         let actual = (parse(&remote)?, host_ip(local)?);

@@ -161,3 +161,15 @@ def test_a_late_acknowledgement_does_not_keep_what_is_lost_from_being_sent_again
         far.nudge()
     pair.cut.remove(link(1))
     assert finish(pair, flow, near, far) < 2.0
+
+
+def test_where_the_engine_takes_a_path_to_be_no_other_is_opened() -> None:
+    pair, near, _ = roaming()
+    first, elsewhere = ((SERVER_HOSTS[0], PORT), CLIENT_HOSTS[0]), ((SERVER_HOSTS[0], PORT), CLIENT_HOSTS[1])
+    assert near.moved_from(*first) is None
+    near.move_path(0, *elsewhere)
+    assert near.moved_from(*first) == 0
+    assert near.moved_from(*elsewhere) is None
+    pair.advance(1.0)
+    near.move_path(0, *first)
+    assert near.moved_from(*first) is None
