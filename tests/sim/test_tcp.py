@@ -13,8 +13,9 @@ from quice.sim.kinds import Nat
 from quice.sim.link import Bursts, Conditions
 from quice.sim.packet import Fate, Packet, Passage, Protocol
 from quice.sim.simulation import Simulation
-from quice.sim.tcp import Flag
+from quice.sim.tcp import Flag, TcpTransport
 from quice.sim.world import World
+from quice.wire import Address
 from tests.sim.sockets import address, refused
 
 PORT = 80
@@ -318,6 +319,28 @@ async def test_aborting_resets_the_other_side(near: Host, far: Host) -> None:
     one.transport.abort()
     assert await one.ended is None
     assert isinstance(await two.ended, ConnectionResetError)
+
+
+async def test_a_connection_that_is_reset_before_its_protocol_begins_is_lost_to_it(simulation: Simulation) -> None:
+    """What opens it and what resets it arrive together."""
+    here, there = Address("192.0.2.1", 5000), Address("192.0.2.2", PORT)
+    sent: list[bytes] = []
+    answers: list[bytes] = []
+    calling = TcpTransport(simulation.loop, sent.append, lambda: None, here, there)
+    called = TcpTransport(simulation.loop, answers.append, lambda: None, there, here)
+    recorder = Recorder()
+    called.opened.add_done_callback(lambda _: called.attach(recorder))
+    calling.begin()
+    called.receive(sent.pop())
+    called.begin()
+    for segment in answers:
+        calling.receive(segment)
+    await calling.opened
+    calling.abort()
+    for segment in sent:
+        called.receive(segment)
+    assert isinstance(await recorder.ended, ConnectionResetError)
+    assert recorder.seen == ["made", "lost"]
 
 
 async def test_connections_go_on_when_their_listener_closes_and_the_port_is_free_again(near: Host, far: Host) -> None:

@@ -266,7 +266,11 @@ class TcpTransport(asyncio.Transport):
         """The connection is open: its protocol begins."""
         self.set_protocol(protocol)
         protocol.connection_made(self)
-        self._loop.call_soon(self._hand_over)
+        if self._state is _State.CLOSED:
+            # The peer has reset it meanwhile.
+            self._dismiss(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+        else:
+            self._loop.call_soon(self._hand_over)
 
     def _push(self) -> None:
         """Send what the peer's window allows."""
