@@ -101,7 +101,19 @@ def _from_server(rng: random.Random, client: _Client) -> MailboxToPeer:
 
 
 async def _converse(rng: random.Random) -> None:
-    client, loop = _Client(rng), asyncio.get_running_loop()
+    client = _Client(rng)
+    try:
+        await _talk(rng, client)
+    finally:
+        # However it has ended, nothing of it goes on; what ends may have something else to do.
+        while left := [task for task in client.tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _talk(rng: random.Random, client: _Client) -> None:
+    loop = asyncio.get_running_loop()
     for _ in range(rng.randrange(1, 4)):
         client.spawn(client.offer() if rng.random() < 0.6 else client.enter())
     await asyncio.sleep(0)
