@@ -17,7 +17,7 @@ from quice.ice.checks import MAX_CANCELLED
 from quice.ice.consent import FALLBACKS, LIFETIME, TR
 from quice.ice.events import Event
 from quice.ice.generation import MAX_LOCAL_CANDIDATES, MAX_REMOTE_CANDIDATES
-from quice.ice.pacing import DEFAULT_TA
+from quice.ice.pacing import DEFAULT_TA, RC, UNSPOKEN_TA, rto
 from quice.ice.pair import TRANSITIONS, CandidatePair
 from quice.stun.attributes import Nomination
 from quice.stun.message import Kind, Message
@@ -33,6 +33,9 @@ MAPPED = [None, BASE, Address("203.0.113.9", 40009), Address("203.0.113.9", 4001
 PEERS = [(UFRAG, PWD), ("again", "the-peers-second-password-of-128"), ("third", "a-third-password-of-the-peers-now")]
 # As long as a peer keeps sending, an agent may go on; left alone, it must come to rest in this time.
 BOUND = 3 * PATIENCE + LIFETIME
+# RFC 8489 §6.2.1, RFC 8445 §14.3: and so long after the first request of a check the last one leaves, where all pairs
+# that a list may have are checked. Those better than the selected one are, if the peer lets another be selected.
+LAST_REQUEST = ((1 << RC - 1) - 1) * rto(UNSPOKEN_TA, 2 * MAX_PAIRS)
 
 
 class AgentMachine(RuleBasedStateMachine):
@@ -437,17 +440,18 @@ class AgentMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Left alone, an agent comes to rest: it has failed, or has no check of its own to make."""
-        end = self.peer.now + BOUND
-        while (due := self.peer.agent.timeout()) is not None and due <= end:
-            self.peer.now = max(self.peer.now, due)
-            self._wake()
+        start = self.peer.now
+        self._leave_alone(until=start + BOUND)
         assert self.state is not CheckListState.RUNNING
+        self._leave_alone(until=start + BOUND + LAST_REQUEST)
         quiet = len(self.checks)
-        end += 2 * LIFETIME
-        while (due := self.peer.agent.timeout()) is not None and due <= end:
+        self._leave_alone(until=start + BOUND + LAST_REQUEST + 2 * LIFETIME)
+        assert len(self.checks) == quiet
+
+    def _leave_alone(self, until: float) -> None:
+        while (due := self.peer.agent.timeout()) is not None and due <= until:
             self.peer.now = max(self.peer.now, due)
             self._wake()
-        assert len(self.checks) == quiet
 
 
 def reachable(state: PairState) -> set[PairState]:
