@@ -14,15 +14,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 
-def certify(folder: Path, *names: str) -> ssl.SSLContext:
-    """Write `cert.pem` and `key.pem` for these names and addresses; returns what trusts them and nothing else."""
+def certify(folder: Path, *names: str, subject: str = "quice tests") -> ssl.SSLContext:
+    """Write `cert.pem` and `key.pem` for these names and addresses; returns what trusts them and nothing else.
+
+    `subject`: what the certificate calls itself, by which it is told from others.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "quice tests")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     now = datetime.datetime.now(datetime.timezone.utc)
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
+        .subject_name(name)
+        .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
