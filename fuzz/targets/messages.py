@@ -128,7 +128,7 @@ def _check_signal(message: signal.Message, data: bytes) -> None:
 
 def _hear(data: bytes) -> list[inband.Event]:
     """What one side of a control channel is told, in two pieces."""
-    sessions, half = inband.Sessions(0.0, is_client=False), len(data) // 2
+    sessions, half = inband.Sessions(is_client=False), len(data) // 2
     return [event for piece in (data[:half], data[half:]) for event in sessions.receive(piece, 0.0)]
 
 

@@ -114,7 +114,7 @@ class ControlChannel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, is_client: bool) -> None:
         self._loop = loop
-        self._sessions = Sessions(self._loop.time(), is_client=is_client)
+        self._sessions = Sessions(is_client=is_client)
         self._open: dict[int, InbandSignalling] = {}
         self._unclaimed: list[InbandSignalling] = []
         self._on_session: Callable[[InbandSignalling], None] | None = None

@@ -49,7 +49,7 @@ class Decoder(NamedTuple):
 
 def stream(data: bytes) -> list[object]:
     """A control channel's."""
-    return list(inband.Sessions(0.0, is_client=False).receive(data, 0.0))
+    return list(inband.Sessions(is_client=False).receive(data, 0.0))
 
 
 def envelope(data: bytes) -> list[bytes]:

@@ -115,7 +115,7 @@ async def test_a_flood_of_the_control_channel_costs_it_and_nothing_else(two: Two
 
 def test_a_peer_that_names_millions_of_sessions_has_eight_at_most() -> None:
     """At the rate that it may speak, for as long as it likes, each with a number of its own."""
-    sessions, begun, now = Sessions(0.0, is_client=False), 0, 0.0
+    sessions, begun, now = Sessions(is_client=False), 0, 0.0
     list(sessions.receive(inband.encode(inband.Hello(version=1)), now))
     for number in range(20_000):
         now += 0.125
@@ -133,7 +133,7 @@ def test_a_peer_that_names_millions_of_sessions_has_eight_at_most() -> None:
 
 
 def test_what_is_said_for_a_session_that_was_never_begun_is_nothing() -> None:
-    sessions = Sessions(0.0, is_client=False)
+    sessions = Sessions(is_client=False)
     list(sessions.receive(inband.encode(inband.Hello(version=1)), 0.0))
     for number in (1, 3, 2, 1 << 52):
         assert not [each for each in sessions.receive(say(number), 0.0) if isinstance(each, Said)]

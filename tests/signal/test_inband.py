@@ -47,12 +47,12 @@ def raw(values: object) -> bytes:
 
 @pytest.fixture
 def client() -> Sessions:
-    return Sessions(0.0, is_client=True)
+    return Sessions(is_client=True)
 
 
 @pytest.fixture
 def server(client: Sessions) -> Sessions:
-    sessions = Sessions(0.0, is_client=False)
+    sessions = Sessions(is_client=False)
     assert list(sessions.receive(client.hello(), 0.0)) == []
     return sessions
 
@@ -82,7 +82,7 @@ def test_bytes_that_are_no_frame_are_refused_in_one_way(data: bytes) -> None:
 
 @given(st.lists(st.one_of(st.binary(max_size=80), st.sampled_from([encode(frame) for frame in FRAMES])), max_size=12))
 def test_whatever_comes_is_an_event_or_the_end_of_the_channel(pieces: list[bytes]) -> None:
-    sessions = Sessions(0.0, is_client=False)
+    sessions = Sessions(is_client=False)
     opened: set[int] = set()
     try:
         for piece in pieces:
@@ -131,7 +131,7 @@ def test_the_largest_message_fits_a_frame(server: Sessions) -> None:
 
 
 def test_a_stream_that_does_not_begin_with_a_hello_is_no_channel() -> None:
-    sessions = Sessions(0.0, is_client=False)
+    sessions = Sessions(is_client=False)
     with pytest.raises(SignalDecodeError, match="hello"):
         heard(sessions, sessions.say(0, OFFER))
 
@@ -144,7 +144,7 @@ def test_a_hello_where_none_belongs_is_refused(client: Sessions, server: Session
 
 
 def test_a_later_version_of_the_hello_is_taken() -> None:
-    assert heard(Sessions(0.0, is_client=False), encode(Hello(version=9))) == []
+    assert heard(Sessions(is_client=False), encode(Hello(version=9))) == []
 
 
 def test_both_sides_begin_sessions_at_once_and_neither_takes_the_others_for_its_own(
@@ -218,7 +218,7 @@ def test_a_flood_loses_the_channel_and_the_same_at_leisure_does_not(client: Sess
     session = client.begin()
     assert session is not None
     frame = client.say(session, OFFER)
-    patient = Sessions(0.0, is_client=False)
+    patient = Sessions(is_client=False)
     heard(patient, client.hello())
     for second in range(200):
         assert heard(patient, 10 * frame, float(second))

@@ -6,10 +6,10 @@ import math
 
 
 class Budget:
-    """Bytes that may go to addresses that have not answered: so many at once, and so many a second in the long run.
+    """So much at once, and so much a second in the long run: bytes here, elsewhere whatever else costs something.
 
-    A peer names addresses freely, and may name somebody else's. What is more than this is not sent, as if the network
-    had lost it: checks are repeated, and an address that answers costs nothing any more.
+    A peer names addresses freely, and may name somebody else's. What is more than this is not sent to one that has not
+    answered, as if the network had lost it: checks are repeated, and an address that answers costs nothing any more.
     """
 
     def __init__(self, burst: float = math.inf, rate: float = 0.0, within: Budget | None = None) -> None:

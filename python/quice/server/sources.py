@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
+from quice.ice import Budget
+
 _MANY = 10_000
 """Sources of which is known what they have used, before those are forgotten that have used nothing lately."""
 
@@ -24,9 +26,8 @@ NO_LIMITS = SourceLimits(at_once=None)
 
 @dataclass
 class _Use:
+    budget: Budget
     connections: int = 0
-    allowance: float = 0.0
-    since: float = 0.0
 
 
 @dataclass
@@ -44,12 +45,9 @@ class Sources:
         use = self.uses.get(source)
         if use is None:
             self._forget(now)
-            use = self.uses[source] = _Use(allowance=most, since=now)
-        use.allowance = min(most, use.allowance + (now - use.since) * self.limits.rate)
-        use.since = now
-        if use.connections >= most or use.allowance < 1:
+            use = self.uses[source] = _Use(Budget(most, self.limits.rate))
+        if use.connections >= most or not use.budget.take(1, now):
             return False
-        use.allowance -= 1
         use.connections += 1
         return True
 
@@ -61,9 +59,8 @@ class Sources:
     def _forget(self, now: float) -> None:
         if len(self.uses) < _MANY:
             return
-        # Its allowance is whole again by then.
-        age = (self.limits.at_once or 0) / self.limits.rate
-        self.uses = {source: use for source, use in self.uses.items() if use.connections or now - use.since < age}
+        uses = self.uses.items()
+        self.uses = {source: use for source, use in uses if use.connections or not use.budget.is_whole(now)}
 
 
 def source_of(host: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from quice.ice import Budget
 from quice.signal import messages
 from quice.signal.messages import MAX_MESSAGE, Message, Opening, SignalDecodeError
 
@@ -134,16 +135,16 @@ class Sessions:
     What it returns as bytes goes into the stream, in this order.
     """
 
-    __slots__ = ("_allowance", "_is_client", "_next", "_next_of_peer", "_open", "_reader", "_refilled", "_welcomed")
+    __slots__ = ("_budget", "_is_client", "_next", "_next_of_peer", "_open", "_reader", "_welcomed")
 
-    def __init__(self, now: float, *, is_client: bool) -> None:
+    def __init__(self, *, is_client: bool) -> None:
         self._is_client = is_client
         self._next, self._next_of_peer = (0, 1) if is_client else (1, 0)
         self._open: set[int] = set()
         self._reader = FrameReader()
         # RFC 9000 §2.1 lets only the server wait for the stream to be opened: there is one hello, the client's.
         self._welcomed = is_client
-        self._allowance, self._refilled = float(_BURST), now
+        self._budget = Budget(_BURST, _RATE)
 
     def hello(self) -> bytes:
         """What the client's half of the stream begins with."""
@@ -213,8 +214,5 @@ class Sessions:
         return sum(1 for each in self._open if each % 2 == session % 2)
 
     def _spend(self, now: float) -> None:
-        self._allowance = min(float(_BURST), self._allowance + (now - self._refilled) * _RATE)
-        self._refilled = now
-        self._allowance -= 1
-        if self._allowance < 0:
+        if not self._budget.take(1, now):
             raise SignalDecodeError("too much is said")
