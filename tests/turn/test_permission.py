@@ -33,6 +33,15 @@ def test_a_request_permits_one_family_so_that_one_does_not_fail_with_the_other()
     assert play.relay.count(Method.CREATE_PERMISSION) == 2
 
 
+def test_private_addresses_that_a_server_refuses_do_not_delay_the_others() -> None:
+    play = allocated()
+    play.relay.forbidden.add("192.168.1.2")
+    play.client.permit(["192.168.1.2", PEER.host, "10.0.0.2"], play.now)
+    public = next(play.client.transmits())
+    play.relay.take(public.data, play.now)
+    assert set(play.relay.permitted) == {PEER.host}
+
+
 def test_many_addresses_go_in_requests_that_fit_a_datagram() -> None:
     play = allocated(Relay(families=(1, 2)), families=AddressFamilies.BOTH)
     play.permit(*(f"2001:db8::{number:x}" for number in range(1, 101)))

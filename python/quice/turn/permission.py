@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from quice.wire import Address
 
 REFRESH_INTERVAL = 240.0
 """Seconds after which a permission is renewed; it lasts 300 (RFC 8656 §9)."""
@@ -80,9 +83,16 @@ class Permissions:
 
 
 def batches(hosts: Iterable[str]) -> list[list[str]]:
-    """The addresses in groups for one request each, of one family: what is refused to one is refused to its group."""
-    groups: list[list[str]] = []
-    for ipv6 in (False, True):
-        family = [host for host in hosts if (":" in host) is ipv6]
-        groups += [family[start : start + _MOST_IN_ONE] for start in range(0, len(family), _MOST_IN_ONE)]
-    return groups
+    """The addresses in groups for one request each: what is refused to one is refused to its group.
+
+    So those of a family that the allocation may lack, and private ones, into which few servers relay, keep to
+    themselves.
+    """
+    alike: defaultdict[tuple[bool, bool], list[str]] = defaultdict(list)
+    for host in hosts:
+        alike[":" in host, Address(host, 0).is_private].append(host)
+    return [
+        group[start : start + _MOST_IN_ONE]
+        for _, group in sorted(alike.items())
+        for start in range(0, len(group), _MOST_IN_ONE)
+    ]
