@@ -464,7 +464,11 @@ class Relay:
         """Answer a client. It may get lost."""
 
     def take(self) -> list[tuple[bytes | None, FiveTuple]]:
-        """The requests that came since the last call; None for a connection that is gone with its allocation."""
+        """The requests that came since the last call; None for a connection that is gone with its allocation.
+
+        A call tells that what the one before gave has been dealt with: what a client sends right behind a request waits
+        for that.
+        """
 
     def counts(self) -> tuple[tuple[int, int], tuple[int, int], dict[str, int]]:
         """Packets and bytes of data carried to peers, and to clients; packets dropped, by reason."""

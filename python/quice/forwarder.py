@@ -143,7 +143,9 @@ class NativeForwarder:
             self._relay.close()
 
     def _on_news(self) -> None:
-        for data, (client, server, tcp) in self._relay.take():
-            if self._closed:
-                return
-            self._dispatch(data, FiveTuple(Address(*client), Address(*server), tcp))
+        # Asking again tells that all before has been dealt with.
+        for news in iter(self._relay.take, []):
+            for data, (client, server, tcp) in news:
+                if self._closed:
+                    return
+                self._dispatch(data, FiveTuple(Address(*client), Address(*server), tcp))

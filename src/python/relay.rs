@@ -155,7 +155,8 @@ impl PyRelay {
         Ok(())
     }
 
-    /// What came since the last call: requests, and `None` for a connection that is gone with its allocation.
+    /// What came since the last call: requests, and `None` for a connection that is gone with its allocation. What the
+    /// call before gave has been dealt with.
     fn take<'py>(&self, py: Python<'py>) -> Vec<(Option<Bound<'py, PyBytes>>, PyFiveTuple)> {
         let news = self.shared.take_news();
         news.into_iter()

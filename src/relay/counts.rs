@@ -17,6 +17,16 @@ pub enum Drop {
     Full,
 }
 
+impl Drop {
+    /// Whether a request may change it.
+    pub fn can_be_asked_for(self) -> bool {
+        matches!(
+            self,
+            Self::NoAllocation | Self::NoPermission | Self::NoChannel
+        )
+    }
+}
+
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Counts {
     /// Packets and bytes of data, from clients to peers.

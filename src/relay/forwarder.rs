@@ -113,6 +113,8 @@ impl Forwarder {
                 }
                 self.obey(command);
             }
+            self.switch.retry();
+            self.flush();
             let ready = events.iter().map(|event| event.token());
             for token in std::mem::take(&mut left).into_iter().chain(ready) {
                 if token == COMMANDS {
@@ -180,6 +182,7 @@ impl Forwarder {
                 }
             }
             Command::Send(client, data) => self.send(client, &data),
+            Command::Decided(number) => switch.decide(number),
             Command::Stop => {}
         }
     }
@@ -296,11 +299,15 @@ impl Forwarder {
             };
             let allocation = self.switch.clients.get(&client).copied();
             for datagram in datagrams(&run) {
-                if self.switch.take_from_client(allocation, run.ecn, datagram) {
+                if self
+                    .switch
+                    .take_from_client(client, allocation, run.ecn, datagram)
+                {
                     let server =
                         SocketAddr::new(local.unwrap_or(socket.local.ip()), socket.local.port());
                     let tcp = false;
                     self.request(
+                        client,
                         FiveTuple {
                             tcp,
                             client: remote,
@@ -388,8 +395,12 @@ impl Forwarder {
             let Some(frame) = input.get(start..start + length) else {
                 break;
             };
-            if self.switch.take_from_client(allocation, None, frame) {
-                self.request(five_tuple, frame);
+            let client = Client::Tcp(number);
+            if self
+                .switch
+                .take_from_client(client, allocation, None, frame)
+            {
+                self.request(client, five_tuple, frame);
             }
             start += length;
         }
@@ -408,15 +419,18 @@ impl Forwarder {
     }
 
     /// Hand a request to the control plane.
-    fn request(&mut self, client: FiveTuple, request: &[u8]) {
-        let news = News {
-            client,
-            request: Some(request.to_vec()),
-        };
+    fn request(&mut self, client: Client, five_tuple: FiveTuple, request: &[u8]) {
         if request.len() > MAX_REQUEST {
             self.switch.counts.drop(Drop::Malformed);
-        } else if !self.shared.tell(news) {
-            self.switch.counts.drop(Drop::Full);
+            return;
+        }
+        let told = self.shared.tell(News {
+            client: five_tuple,
+            request: Some(request.to_vec()),
+        });
+        match told {
+            Some(number) => self.switch.waiting.ask(client, number),
+            None => self.switch.counts.drop(Drop::Full),
         }
     }
 

@@ -12,3 +12,4 @@ mod outbox;
 pub mod shared;
 mod stream;
 pub mod switch;
+mod waiting;

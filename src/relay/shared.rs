@@ -48,6 +48,8 @@ pub enum Command {
     Bind(u64, u16, SocketAddr),
     Unbind(u64, u16),
     Send(FiveTuple, Vec<u8>),
+    /// All news up to this one have been dealt with.
+    Decided(u64),
     Stop,
 }
 
@@ -59,12 +61,21 @@ pub struct News {
     pub request: Option<Vec<u8>>,
 }
 
+/// News on their way to the control plane, numbered from one.
+#[derive(Default)]
+struct Desk {
+    waiting: Vec<News>,
+    told: u64,
+    taken: u64,
+    decided: u64,
+}
+
 pub struct Shared {
     waker: Waker,
     /// Readable when there are news.
     pub bell: Signal,
     commands: Mutex<Vec<Command>>,
-    news: Mutex<Vec<News>>,
+    news: Mutex<Desk>,
     counts: Mutex<Counts>,
 }
 
@@ -95,21 +106,29 @@ impl Shared {
         std::mem::take(&mut *lock(&self.commands))
     }
 
-    /// Returns whether there was room.
-    pub fn tell(&self, news: News) -> bool {
-        let mut waiting = lock(&self.news);
+    /// Returns the number of these news; `None` when there is no room for them.
+    pub fn tell(&self, news: News) -> Option<u64> {
+        let mut desk = lock(&self.news);
         // That a connection is gone is never said twice, and must not be lost.
-        let room = waiting.len() < MAX_NEWS || news.request.is_none();
-        if room {
-            waiting.push(news);
-            self.bell.set();
+        if desk.waiting.len() >= MAX_NEWS && news.request.is_some() {
+            return None;
         }
-        room
+        desk.waiting.push(news);
+        desk.told += 1;
+        self.bell.set();
+        Some(desk.told)
     }
 
+    /// What has been told since the last call. All that was taken before has been dealt with.
     pub fn take_news(&self) -> Vec<News> {
         self.bell.clear();
-        std::mem::take(&mut *lock(&self.news))
+        let mut desk = lock(&self.news);
+        if desk.decided < desk.taken {
+            desk.decided = desk.taken;
+            self.command(Command::Decided(desk.decided));
+        }
+        desk.taken = desk.told;
+        std::mem::take(&mut desk.waiting)
     }
 
     pub fn publish(&self, counts: Counts) {

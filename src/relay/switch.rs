@@ -13,6 +13,7 @@ use super::counts::{Counts, Drop};
 use super::frame::{CHANNEL_HEADER, Frame, indication_size, parse, put_channel, put_indication};
 use super::outbox::{Exit, Outbox, Way};
 use super::stream::Connection;
+use super::waiting::Waiting;
 
 /// A network in CIDR notation.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,7 @@ pub struct Switch {
     /// Connections that something was appended for.
     pub written: Vec<u64>,
     pub outbox: Outbox,
+    pub waiting: Waiting,
     pub counts: Counts,
     pub now: Instant,
     pub own_ports: FxHashSet<u16>,
@@ -60,6 +62,7 @@ impl Switch {
             connections: FxHashMap::default(),
             written: Vec::new(),
             outbox: Outbox::default(),
+            waiting: Waiting::default(),
             counts: Counts::default(),
             now: Instant::now(),
             own_ports: FxHashSet::default(),
@@ -135,6 +138,7 @@ impl Switch {
     /// Data of a client; returns whether it is a request instead, for the control plane.
     pub fn take_from_client(
         &mut self,
+        client: Client,
         allocation: Option<u64>,
         ecn: Option<EcnCodepoint>,
         datagram: &[u8],
@@ -144,9 +148,37 @@ impl Switch {
             return true;
         }
         if let Err(reason) = self.carry_out(allocation, ecn, frame) {
-            self.counts.drop(reason);
+            self.wait_or_drop(client, ecn, datagram, reason);
         }
         false
+    }
+
+    /// All requests up to this one have been dealt with: what waited for that goes, or is dropped.
+    pub fn decide(&mut self, number: u64) {
+        self.waiting.decide(number);
+        self.retry();
+    }
+
+    /// Try again what waits: commands may have allowed it.
+    pub fn retry(&mut self) {
+        for held in self.waiting.take() {
+            let allocation = self.clients.get(&held.client).copied();
+            if let Err(reason) = self.carry_out(allocation, held.ecn, parse(&held.datagram)) {
+                self.wait_or_drop(held.client, held.ecn, &held.datagram, reason);
+            }
+        }
+    }
+
+    fn wait_or_drop(
+        &mut self,
+        client: Client,
+        ecn: Option<EcnCodepoint>,
+        datagram: &[u8],
+        reason: Drop,
+    ) {
+        if !reason.can_be_asked_for() || !self.waiting.hold(client, ecn, datagram) {
+            self.counts.drop(reason);
+        }
     }
 
     fn carry_out(
