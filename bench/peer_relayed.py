@@ -3,9 +3,9 @@
 GROUND is a JSON object: `rendezvous`, a URL; `relay`, null or an object with `uri`, `username` and `password`, for a
 side that is to be seen at a relayed address alone; and, for the one that sends, `to`, the peer's name, and `seconds`.
 
-The receiver says {"peer": NAME}. The sender says {"measuring": true}, and false, and then what became of it: bytes that
-arrived and the seconds that took, packets of both sides, packets that got lost, their size, CPU seconds of both
-processes, and the kinds of the paths that data took as both sides see them.
+The receiver says {"peer": NAME}, and takes one connection. The sender says {"measuring": true}, and false, and then
+what became of it: bytes that arrived and the seconds that took, packets of both sides, packets that got lost, their
+size, CPU seconds of both processes, and the kinds of the paths that data took as both sides see them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ async def receive(ground: Ground) -> None:
     async with bind(ground, ALPN) as endpoint:
         await asyncio.sleep(SETTLE)
         say(peer=str(endpoint.peer))
-        async for connection in endpoint:
-            await take(connection, await connection.accept_stream())
+        connection = await anext(aiter(endpoint))
+        await take(connection, await connection.accept_stream())
 
 
 async def take(connection: Connection, stream: Stream) -> None:

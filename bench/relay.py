@@ -138,6 +138,13 @@ def bind(client: Client, sock: socket.socket, peer: Address) -> int:
     return channel
 
 
+def release(client: Client, sock: socket.socket) -> None:
+    """Give it back: another socket may come to have this port, and the relay would refuse it an allocation."""
+    client.close(time.monotonic())
+    for transmit in client.transmits():
+        sock.sendto(transmit.data, transmit.destination)
+
+
 def _drive(client: Client, sock: socket.socket, awaited: type[Event]) -> None:
     while True:
         for transmit in client.transmits():
@@ -157,8 +164,8 @@ def _drive(client: Client, sock: socket.socket, awaited: type[Event]) -> None:
 
 def carry(relay: Relay, case: Case, seconds: float, size: int = SIZE) -> Result:
     """Send packets of this size through a relay for that long."""
-    with udp_socket() as sender, udp_socket() as sink:
-        destination, channel = _open(relay.at(), case.way, sender, sink)
+    with udp_socket() as sender, udp_socket() as sink, _opened(relay.at(), case.way, sender, sink) as opened:
+        destination, channel = opened
         arriving = size if case.way is Way.UP else size + HEADER_LENGTH
         sender.connect(tuple(destination))
         # Between clients a packet is at the relay twice.
@@ -183,14 +190,22 @@ def _packet(channel: int | None, number: int, size: int) -> bytes:
     return content if channel is None else encode_channel_data(channel, content)
 
 
-def _open(server: Address, way: Way, sender: socket.socket, sink: socket.socket) -> tuple[Address, int | None]:
-    """Open the way; returns where to send to, and with which channel number."""
+@contextmanager
+def _opened(
+    server: Address, way: Way, sender: socket.socket, sink: socket.socket
+) -> Iterator[tuple[Address, int | None]]:
+    """Open the way, and close it; yields where to send to, and with which channel number."""
     sending = None if way is Way.DOWN else allocate(server, sender)
     receiving = None if way is Way.UP else allocate(server, sink)
     source, destination = _seen(sender, sending), _seen(sink, receiving)
     if receiving is not None:
         bind(receiving, sink, source)
-    return (destination, None) if sending is None else (server, bind(sending, sender, destination))
+    try:
+        yield (destination, None) if sending is None else (server, bind(sending, sender, destination))
+    finally:
+        for client, sock in ((sending, sender), (receiving, sink)):
+            if client is not None:
+                release(client, sock)
 
 
 def _seen(sock: socket.socket, client: Client | None) -> Address:

@@ -25,6 +25,9 @@ from bench.relay import RELAYS, Case, Result, Way, account, carry, cpu_seconds
 from bench.report import load, machine
 from interop.relays import Relay, coturn_unavailable
 
+_GOODBYE = 10.0
+"""Seconds in which a peer that has said everything ends."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -70,6 +73,8 @@ def _peer(role: str, ground: dict[str, object]) -> Iterator[subprocess.Popen[str
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
+            # It gives its allocation back: the relay would refuse another for the same port.
+            process.wait(_GOODBYE)
         finally:
             process.kill()
 
