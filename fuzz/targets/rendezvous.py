@@ -16,8 +16,9 @@ from quice.errors import SignallingError
 from quice.identity import Identity
 from quice.signal import protocol
 from quice.signal.messages import Opening
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
 from quice.signal.seal import Seal
+from quice.signal.sealed import RendezvousSignalling
 from quice.signal.sequence import Envelope
 from quice.signal.servers import Greeting
 from quice.sim.simulation import Simulation
@@ -75,16 +76,16 @@ async def _converse(rng: random.Random) -> None:
     }
     kept: list[bytes] = []
     for _ in range(rng.choice((3, 10, 30))):
-        client._receive(_frame(rng, seals, kept), _GREETING)
+        client.on_frame(_frame(rng, seals, kept), _GREETING)
         for session in begun:
             if rng.random() < 0.3 and not session._incoming.empty():
                 await session.receive()
             if rng.random() < 0.1:
                 await session.close()
-        require(len(client._sessions) + len(client._lingering) <= len(seals), "sessions of nobody")
+        require(len(client.sessions.active) + len(client.sessions.lingering) <= len(seals), "sessions of nobody")
         require(len({session.key for session in begun}) == len(begun), "a session that has begun twice")
     await client.close()
-    require(not client._sessions and not client._lingering, "sessions outlive their client")
+    require(not client.sessions.active and not client.sessions.lingering, "sessions outlive their client")
     for session in begun:
         while not session._incoming.empty():
             await session.receive()

@@ -40,7 +40,8 @@ from quice.signal.codes import Code
 from quice.signal.interface import Signalling
 from quice.signal.mailbox import Mailboxes, OfferedCode, Paired
 from quice.signal.messages import Establish
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
+from quice.signal.sealed import RendezvousSignalling
 from quice.surroundings import Surroundings
 from quice.wire import Address, random_bytes
 

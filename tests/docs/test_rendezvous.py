@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from quice.ice import Candidate
 from quice.identity import Identity
 from quice.server import mailboxes
-from quice.signal import hpke, messages, pairing, protocol, rendezvous, sequence
+from quice.signal import hpke, messages, pairing, protocol, registration, sealed, sequence
 from quice.signal.seal import Seal
 from tests.docs.test_readme import ROOT
 from tests.test_identity import clamped
@@ -137,11 +137,11 @@ def test_the_bodies_of_a_code_are_those_that_are_made_here() -> None:
     )
     assert (found["greeting"], found["answer"]) == (opener.greeting, claimant.answer)
     assert found["reply"] == opener.settle(number, RECEIVER.peer, claimant.answer).reply
-    for key, sealed, text in (
+    for key, body, text in (
         (found["first"], found["answer"][33:], b"of the claimant"),
         (found["second"], found["reply"], b"of the opener"),
     ):
-        assert ChaCha20Poly1305(key).decrypt(bytes(12), sealed, None) == text
+        assert ChaCha20Poly1305(key).decrypt(bytes(12), body, None) == text
 
 
 def test_the_limits_of_mailboxes_are_those_of_the_code() -> None:
@@ -172,11 +172,11 @@ def test_the_limits_and_times_are_those_of_the_code() -> None:
     assert f"there is none within {sequence._SOON} s" in PAGE
     assert f"acknowledged for {sequence._GIVE_UP:.0f} s, or when {sequence.MAX_UNACKNOWLEDGED} messages" in PAGE
     assert f"up to {sequence._AHEAD} beyond" in PAGE
-    assert f"remembers the last {rendezvous._REMEMBERED}," in PAGE
-    assert f"repeating for {rendezvous._LINGER:.0f} s after" in PAGE
-    assert f"waits, too, for {rendezvous._GATHERING:.0f} s after" in PAGE
-    assert f"| {rendezvous._MAX_SESSIONS} at once" in PAGE
-    assert f"| {rendezvous._MAX_WAITING} in each session" in PAGE
-    first, last = rendezvous._BACKOFF
+    assert f"remembers the last {sealed._REMEMBERED}," in PAGE
+    assert f"repeating for {sealed._LINGER:.0f} s after" in PAGE
+    assert f"waits, too, for {registration._GATHERING:.0f} s after" in PAGE
+    assert f"| {sealed._MAX_SESSIONS} at once" in PAGE
+    assert f"| {sealed._MAX_WAITING} in each session" in PAGE
+    first, last = registration._BACKOFF
     assert f"between nothing and {first} s" in PAGE
     assert f"at most {last:.0f} s" in PAGE

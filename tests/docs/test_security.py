@@ -14,7 +14,7 @@ from quice.ice.pacing import MIN_TA
 from quice.relaying import relays
 from quice.server import rendezvous, strangers, websocket
 from quice.signal import inband, messages, protocol, session
-from quice.signal import rendezvous as client
+from quice.signal import sealed as client
 from tests.docs.test_readme import ROOT
 
 TEXT = (ROOT / "docs/security.md").read_text()

@@ -27,9 +27,9 @@ async def main():
     async with Endpoint.bind(server=sys.argv[1]) as endpoint:
         client, known = endpoint._surroundings.rendezvous, None
         while True:
-            while client._registration in (known, None):
+            while client.registrar.registration in (known, None):
                 await asyncio.sleep(0.001)
-            known = client._registration
+            known = client.registrar.registration
             print(time.monotonic(), flush=True)
 
 asyncio.run(main())

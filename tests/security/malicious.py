@@ -14,7 +14,8 @@ from quice.identity import Identity, PeerId
 from quice.machine import this_machine
 from quice.signal import protocol
 from quice.signal.protocol import Challenge, Deliver, Delivered, Register, Registered
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
+from quice.signal.sealed import RendezvousSignalling
 from quice.sim.world import World
 
 PORT = 4780
@@ -93,9 +94,8 @@ class Client(RendezvousClient):
     """A client of the attacker's server, and the sessions that others have begun with it."""
 
     def __init__(self, url: str, identity: Identity) -> None:
-        self.sessions: asyncio.Queue[RendezvousSignalling] = asyncio.Queue()
-        self.identity = identity
-        super().__init__(url, identity, self.sessions.put_nowait)
+        self.begun: asyncio.Queue[RendezvousSignalling] = asyncio.Queue()
+        super().__init__(url, identity, self.begun.put_nowait)
 
     @property
     def peer(self) -> PeerId:

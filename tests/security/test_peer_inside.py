@@ -21,8 +21,9 @@ from quice.signal import inband, protocol
 from quice.signal.inband import MAX_SESSIONS, Begun, End, Said, Say, Sessions
 from quice.signal.messages import Answer, CandidateFound, SignalDecodeError, encode
 from quice.signal.protocol import Delivered
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
 from quice.signal.seal import Seal
+from quice.signal.sealed import RendezvousSignalling
 from quice.signal.sequence import Envelope
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
@@ -226,13 +227,13 @@ async def test_a_peer_that_sends_noise_has_so_much_of_it_looked_at_and_no_more(
     seconds = 60
     for number in range(100 * seconds):
         noise = Delivered(sender=evil.peer.key, session=number.to_bytes(16, "big"), body=bytes(600))
-        client._receive(protocol.encode(noise), None)  # type: ignore[arg-type]
+        client.on_frame(protocol.encode(noise), None)  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
-    assert 128 < client.unopened <= 128 + 16 * seconds
+    assert 128 < client.sessions.unopened <= 128 + 16 * seconds
     session = bytes(16)
     envelope = msgspec.msgpack.encode(Envelope(1, 0, OFFER))
-    body = Seal(good, client._identity.peer, session, random.Random(1)).seal(envelope)
-    client._receive(protocol.encode(Delivered(sender=good.peer.key, session=session, body=body)), None)  # type: ignore[arg-type]
+    body = Seal(good, client.identity.peer, session, random.Random(1)).seal(envelope)
+    client.on_frame(protocol.encode(Delivered(sender=good.peer.key, session=session, body=body)), None)  # type: ignore[arg-type]
     assert [each.peer for each in begun] == [good.peer]
     await client.close()
 

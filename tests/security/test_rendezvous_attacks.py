@@ -18,7 +18,6 @@ from quice import Endpoint
 from quice.errors import PeerUnreachableError
 from quice.ice import Candidate, CandidateKind
 from quice.identity import Identity, PeerId
-from quice.signal import rendezvous
 from quice.signal.messages import (
     VERSION,
     Answer,
@@ -30,8 +29,8 @@ from quice.signal.messages import (
     Offer,
     encode,
 )
-from quice.signal.rendezvous import RendezvousSignalling
 from quice.signal.seal import Seal
+from quice.signal.sealed import RendezvousSignalling
 from quice.signal.sequence import Envelope
 from quice.sim.packet import Fate, Passage, Protocol
 from quice.sim.simulation import Simulation
@@ -71,7 +70,7 @@ async def begun(met: Scene, offer: Offer = OFFER) -> tuple[RendezvousSignalling,
     """A session of Alice's with Bob, on both sides, with the offer read."""
     near = met.alice.open(met.bob.peer)
     await near.send(offer)
-    far = await met.bob.sessions.get()
+    far = await met.bob.begun.get()
     assert await far.receive() == offer
     return near, far
 
@@ -79,7 +78,7 @@ async def begun(met: Scene, offer: Offer = OFFER) -> tuple[RendezvousSignalling,
 async def over(client: Client, session: RendezvousSignalling) -> None:
     """Have a session that is over for good."""
     await session.close()
-    while client._lingering:
+    while client.sessions.lingering:
         await asyncio.sleep(1)
 
 
@@ -105,10 +104,10 @@ async def test_what_one_peer_says_can_t_be_delivered_as_another_s(met: Scene) ->
     near = met.alice.open(met.bob.peer)
     await near.send(OFFER)
     await asyncio.sleep(PATIENCE)
-    assert met.bob.sessions.empty()
-    assert met.bob.unopened > 0
+    assert met.bob.begun.empty()
+    assert met.bob.sessions.unopened > 0
     met.server.meddle = honestly
-    assert (await met.bob.sessions.get()).peer == met.alice.peer
+    assert (await met.bob.begun.get()).peer == met.alice.peer
 
 
 async def test_what_is_for_one_peer_says_nothing_to_another(met: Scene) -> None:
@@ -116,10 +115,10 @@ async def test_what_is_for_one_peer_says_nothing_to_another(met: Scene) -> None:
     near = met.alice.open(met.bob.peer)
     await near.send(OFFER)
     await asyncio.sleep(PATIENCE)
-    assert met.carol.sessions.empty()
-    assert met.carol.unopened > 0
+    assert met.carol.begun.empty()
+    assert met.carol.sessions.unopened > 0
     met.server.meddle = honestly
-    assert (await met.bob.sessions.get()).peer == met.alice.peer
+    assert (await met.bob.begun.get()).peer == met.alice.peer
 
 
 async def test_the_server_can_t_begin_a_session_in_a_peer_s_name(met: Scene) -> None:
@@ -130,8 +129,8 @@ async def test_the_server_can_t_begin_a_session_in_a_peer_s_name(met: Scene) -> 
     envelope = msgspec.msgpack.encode(Envelope(1, 0, encode(OFFER)))
     await met.server.give(Passing(alice, bob, session, envelope))
     await asyncio.sleep(PATIENCE)
-    assert met.bob.sessions.empty()
-    assert met.bob.unopened == 3
+    assert met.bob.begun.empty()
+    assert met.bob.sessions.unopened == 3
     await begun(met)
 
 
@@ -144,9 +143,9 @@ async def test_noise_leaves_nothing_behind(met: Scene) -> None:
             await met.server.give(Passing(met.alice.peer, met.bob.peer, session, dice.randbytes(number)))
             await met.server.give(Passing(PeerId(dice.randbytes(32)), met.bob.peer, session, dice.randbytes(number)))
     await asyncio.sleep(PATIENCE)
-    assert (len(met.bob._sessions), len(met.bob._begun), len(met.bob._lingering)) == (1, 1, 0)
+    assert (len(met.bob.sessions.active), len(met.bob.sessions.begun), len(met.bob.sessions.lingering)) == (1, 1, 0)
     # Of those whose sender is no key at all, nothing was even tried.
-    assert 600 < met.bob.unopened < 1200
+    assert 600 < met.bob.sessions.unopened < 1200
     gc.collect()
     assert sum(isinstance(each, RendezvousSignalling) for each in gc.get_objects()) == 2
 
@@ -185,10 +184,10 @@ async def test_a_peer_s_words_can_t_be_given_back_to_it_as_the_other_s(met: Scen
     near, far = await begun(met)
     await asyncio.sleep(PATIENCE)
     offer = met.server.passed[0]
-    unopened = met.alice.unopened
+    unopened = met.alice.sessions.unopened
     await met.server.give(offer.altered(sender=met.bob.peer, receiver=met.alice.peer))
     assert await received(near) == []
-    assert met.alice.unopened == unopened + 1
+    assert met.alice.sessions.unopened == unopened + 1
     await far.send(ANSWER)
     assert await near.receive() == ANSWER
 
@@ -277,13 +276,13 @@ async def test_what_is_delivered_twice_late_and_out_of_order_arrives_once_in_ord
     said += [CandidateFound(candidate=msgspec.structs.replace(CANDIDATE, foundation=name)) for name in names]
     for message in said:
         await near.send(message)
-    far = await met.bob.sessions.get()
+    far = await met.bob.begun.get()
     answers: list[Message] = [ANSWER, *said[1:], Bye()]
     for message in answers:
         await far.send(message)
     assert await received(far, 60) == said
     assert await received(near, 60) == answers
-    assert met.bob.sessions.empty()
+    assert met.bob.begun.empty()
 
 
 async def test_an_answer_of_an_earlier_session_is_none_in_a_later_one(met: Scene) -> None:
@@ -309,7 +308,7 @@ async def test_the_offer_of_an_earlier_session_begins_none(met: Scene) -> None:
     await met.server.give(*of_alice, *of_alice)
     await met.server.give(*(passing.altered(session=b"n" * 16) for passing in of_alice))
     await asyncio.sleep(PATIENCE)
-    assert met.bob.sessions.empty()
+    assert met.bob.begun.empty()
     await begun(met)
 
 
@@ -403,7 +402,7 @@ async def test_the_server_sees_no_address_no_credential_and_no_protocol(
         said.append(message)
         return encode(message)
 
-    monkeypatch.setattr(rendezvous, "encode", noting)
+    monkeypatch.setattr("quice.signal.sealed.encode", noting)
     async with malicious(world) as (attacker, url):
         with world.host("bob", ipv6=1):
             far = await Endpoint.bind(server=url, alpns=["secret-protocol/1"])

@@ -13,7 +13,8 @@ from quice.server import Server
 from quice.server.relay import NO_RELAY
 from quice.signal.messages import Offer
 from quice.signal.protocol import Leaving
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
+from quice.signal.sealed import RendezvousSignalling
 from tests.server.peers import raw_peer, until
 
 
@@ -64,7 +65,7 @@ async def test_a_client_goes_to_another_server_at_once_and_misses_nothing() -> N
         client(first.url, second.url) as (other, sessions),
     ):
         registered = [one.is_registered, other.is_registered]
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(offer)
         far = await sessions.get()
         assert await far.receive() == offer

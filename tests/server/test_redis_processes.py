@@ -15,7 +15,8 @@ from quice.identity import Identity
 from quice.signal import protocol
 from quice.signal.messages import EndOfCandidates, Offer
 from quice.signal.protocol import Deliver, Delivered, Undeliverable
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
+from quice.signal.sealed import RendezvousSignalling
 from tests.server.peers import RawPeer, raw_peer, until
 from tests.server.processes import Process, serving
 from tests.server.redis_server import RedisServer, needs_redis, redis
@@ -177,7 +178,7 @@ async def test_sessions_go_on_when_the_process_of_one_side_is_killed_and_then_th
         client(first.url, third.url) as (one, _),
         client(second.url, third.url) as (other, sessions),
     ):
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
         far = await sessions.get()
         assert isinstance(await far.receive(), Offer)
@@ -198,7 +199,7 @@ async def test_a_process_that_is_drained_loses_nothing_and_ends_once_its_peers_h
         client(first.url, second.url) as (one, _),
         client(second.url) as (other, sessions),
     ):
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
         far = await sessions.get()
         assert isinstance(await far.receive(), Offer)

@@ -14,7 +14,8 @@ from quice.identity import Identity
 from quice.machine import this_machine
 from quice.server import Server
 from quice.signal.messages import VERSION, Bye, Offer, Refuse, RefuseReason
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
+from quice.signal.sealed import RendezvousSignalling
 from quice.sim.host import Host
 from quice.sim.kinds import Nat
 from quice.sim.link import Conditions
@@ -91,8 +92,8 @@ async def peer(host: Host, *urls: str) -> AsyncIterator[Peer]:
 
 async def other_registration(peer: Peer) -> None:
     """Wait until the peer is registered on another connection than now."""
-    before = peer.client._registration
-    while peer.client._registration in (before, None):
+    before = peer.client.registrar.registration
+    while peer.client.registrar.registration in (before, None):
         await asyncio.sleep(0.001)
 
 
@@ -145,13 +146,13 @@ async def test_a_server_that_answers_a_check_is_kept(
     simulation: Simulation, rendezvous: Server, phone: Host, lte: Site
 ) -> None:
     async with peer(phone, rendezvous.url) as one:
-        before = one.client._registration
+        before = one.client.registrar.registration
         started = simulation.loop.time()
         await one.check()
         assert simulation.loop.time() - started == pytest.approx(RTT, abs=0.002)
         lte.join(phone, "lte0")
         await asyncio.sleep(60)
-        assert one.client._registration is before
+        assert one.client.registrar.registration is before
 
 
 async def test_a_phone_that_changes_its_network_can_be_reached_all_the_time_if_both_work(
@@ -162,7 +163,7 @@ async def test_a_phone_that_changes_its_network_can_be_reached_all_the_time_if_b
         lte.join(phone, "lte0", metric=-1)
         moving = asyncio.create_task(other_registration(one))
         with phone:
-            one.client._renew()
+            one.client.registrar.renew()
         offers = 0
         while not moving.done():
             await other.offers_to(one)
@@ -408,9 +409,8 @@ async def test_peers_that_lose_their_server_at_once_do_not_come_back_at_once(
         lost = simulation.loop.time()
         for early, late in ((0.0, 0.125), (0.125, 0.26)):
             await asyncio.sleep(lost + late - simulation.loop.time())
-            assert (
-                sum(early < each.client._registration.since - lost for each in peers if each.client._registration) >= 10
-            )
+            back = [each.client.registrar.registration for each in peers]
+            assert sum(early < one.since - lost for one in back if one is not None) >= 10
         assert len(again.rendezvous) == len(peers)
 
 
@@ -496,8 +496,8 @@ async def test_an_answer_reaches_who_has_closed_its_session_never_and_is_not_sen
             await near.close()
             await far.send(Bye())
         await asyncio.sleep(60)
-        assert not one.client._lingering
-        assert not other.client._lingering
+        assert not one.client.sessions.lingering
+        assert not other.client.sessions.lingering
         quiet = Traffic()
         world.watch(quiet)
         await asyncio.sleep(15)

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from quice.errors import InvalidPeerIdError, PeerUnreachableError, ServerUnreachableError, SignallingClosedError
 from quice.identity import Identity, PeerId
 from quice.server import Server
-from quice.signal import protocol, rendezvous, servers
+from quice.signal import protocol, registration, sealed, servers
 from quice.signal.messages import VERSION, Bye, EndOfCandidates, Message, Offer, decode, encode
 from quice.signal.protocol import (
     Challenge,
@@ -32,8 +32,9 @@ from quice.signal.protocol import (
     Undeliverable,
     decode_to_server,
 )
-from quice.signal.rendezvous import RendezvousClient, RendezvousSignalling
+from quice.signal.rendezvous import RendezvousClient
 from quice.signal.seal import Seal
+from quice.signal.sealed import RendezvousSignalling
 from quice.signal.sequence import Envelope
 from quice.wire import Address
 from tests.server.peers import SESSION, interrupted_everywhere, raw_peer, until
@@ -46,8 +47,8 @@ Behaviour = Callable[[ServerConnection], Awaitable[None]]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long waits between two tries to reach the server again."""
-    monkeypatch.setattr(rendezvous, "_BACKOFF", (0.01, 0.05))
-    monkeypatch.setattr(rendezvous, "_PATIENCE", 0.2)
+    monkeypatch.setattr(registration, "_BACKOFF", (0.01, 0.05))
+    monkeypatch.setattr(registration, "_PATIENCE", 0.2)
 
 
 def envelope(message: Message, number: int = 1) -> bytes:
@@ -93,10 +94,10 @@ async def welcome(connection: ServerConnection, relays: tuple[RelayServer, ...] 
 
 async def test_two_peers_exchange_messages_in_order(server: Server) -> None:
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
         far = await sessions.get()
-        assert far.peer == one._identity.peer
+        assert far.peer == one.identity.peer
         for _ in range(20):
             await near.send(EndOfCandidates())
         await near.send(Bye())
@@ -108,7 +109,7 @@ async def test_two_peers_exchange_messages_in_order(server: Server) -> None:
 
 async def test_two_sessions_of_the_same_peers_do_not_mix(server: Server) -> None:
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
-        near = [one.open(other._identity.peer) for _ in range(2)]
+        near = [one.open(other.identity.peer) for _ in range(2)]
         await near[0].send(OFFER)
         await near[1].send(OFFER)
         far = [await sessions.get() for _ in range(2)]
@@ -154,7 +155,7 @@ async def test_the_relays_are_where_the_server_was_reached_and_their_credentials
         (relay,) = one.relays
         at = f"turn:127.0.0.1:{server.stun.port}"
         assert relay.urls == (f"{at}?transport=udp", f"{at}?transport=tcp")
-        assert relay.username.partition(":")[2] == str(one._identity.peer)
+        assert relay.username.partition(":")[2] == str(one.identity.peer)
         assert relay.lifetime > 0
 
 
@@ -202,13 +203,13 @@ async def test_after_a_restart_of_the_server_a_peer_can_be_reached_again() -> No
             one, _ = await stack.enter_async_context(client(first.url))
             other, sessions = await stack.enter_async_context(client(first.url))
         with pytest.raises(ServerUnreachableError, match=first.url):
-            await one.open(other._identity.peer).send(OFFER)
+            await one.open(other.identity.peer).send(OFFER)
         port = urlsplit(first.url).port
         assert port is not None
         async with Server("127.0.0.1", port, 0) as again:
             await until(lambda: len(again.rendezvous) == 2)
             await until(lambda: again.stun in one.stun_servers)
-            near = one.open(other._identity.peer)
+            near = one.open(other.identity.peer)
             await near.send(OFFER)
             assert await (await sessions.get()).receive() == OFFER
 
@@ -218,7 +219,7 @@ async def test_a_session_outlives_a_restart_of_the_server() -> None:
         async with Server("127.0.0.1", 0, 0) as first:
             one, _ = await stack.enter_async_context(client(first.url))
             other, sessions = await stack.enter_async_context(client(first.url))
-            near = one.open(other._identity.peer)
+            near = one.open(other.identity.peer)
             await near.send(OFFER)
             far = await sessions.get()
             assert await far.receive() == OFFER
@@ -236,7 +237,7 @@ async def test_a_session_outlives_a_server_that_is_killed_between_offer_and_answ
         async with Server("127.0.0.1", 0, 0) as first:
             one, _ = await stack.enter_async_context(client(first.url))
             other, sessions = await stack.enter_async_context(client(first.url))
-            near = one.open(other._identity.peer)
+            near = one.open(other.identity.peer)
             await near.send(OFFER)
             far = await sessions.get()
             assert await far.receive() == OFFER
@@ -253,13 +254,13 @@ async def test_a_session_outlives_a_server_that_is_killed_between_offer_and_answ
 @pytest.mark.parametrize("who", ["offering", "answering", "both"])
 async def test_a_session_outlives_that_connections_break_between_offer_and_answer(server: Server, who: str) -> None:
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
         far = await sessions.get()
         for broken, name in ((one, "offering"), (other, "answering")):
             if who in (name, "both"):
-                assert broken._registration is not None
-                broken._registration.websocket.transport.abort()
+                assert broken.registrar.registration is not None
+                broken.registrar.registration.websocket.transport.abort()
         await far.send(EndOfCandidates())
         assert await near.receive() == EndOfCandidates()
         await near.send(Bye())
@@ -453,40 +454,40 @@ async def test_what_a_server_says_wrongly_is_ignored() -> None:
         assert session._session == b"r" * 16
         assert await session.receive() == OFFER
         assert sessions.empty()
-        assert one.unopened == 3
+        assert one.sessions.unopened == 3
 
 
 async def test_no_session_begins_with_a_peer_that_nothing_can_be_sealed_to(server: Server) -> None:
     async with client(server.url) as (one, _):
         with pytest.raises(InvalidPeerIdError):
             one.open(PeerId(bytes(32)))
-        assert not one._sessions
+        assert not one.sessions.active
 
 
 async def test_a_session_that_is_not_read_ends_after_a_fixed_number_of_messages(server: Server) -> None:
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
-        for _ in range(rendezvous._MAX_WAITING):
+        for _ in range(sealed._MAX_WAITING):
             await near.send(EndOfCandidates())
-        second = one.open(other._identity.peer)
+        second = one.open(other.identity.peer)
         await second.send(OFFER)
         far = await sessions.get()
         assert await (await sessions.get()).receive() == OFFER
-        taken = [await far.receive() for _ in range(rendezvous._MAX_WAITING)]
-        assert taken == [OFFER, *[EndOfCandidates()] * (rendezvous._MAX_WAITING - 1)]
+        taken = [await far.receive() for _ in range(sealed._MAX_WAITING)]
+        assert taken == [OFFER, *[EndOfCandidates()] * (sealed._MAX_WAITING - 1)]
         with pytest.raises(SignallingClosedError):
             await far.receive()
 
 
 async def test_a_peer_can_begin_a_limited_number_of_sessions(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "_MAX_SESSIONS", 5)
+    monkeypatch.setattr(sealed, "_MAX_SESSIONS", 5)
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
         for _ in range(8):
-            await one.open(other._identity.peer).send(OFFER)
+            await one.open(other.identity.peer).send(OFFER)
         open_now = [await sessions.get() for _ in range(5)]
         await open_now[0].close()
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
         last = await sessions.get()
         assert last._session == near._session
@@ -495,27 +496,27 @@ async def test_a_peer_can_begin_a_limited_number_of_sessions(server: Server, mon
 
 async def test_a_message_for_a_session_that_is_over_begins_no_new_one(server: Server) -> None:
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
         await (await sessions.get()).close()
         await near.send(EndOfCandidates())
-        second = one.open(other._identity.peer)
+        second = one.open(other.identity.peer)
         await second.send(OFFER)
         assert (await sessions.get())._session == second._session
-        assert len(other._sessions) == 1
+        assert len(other.sessions.active) == 1
 
 
 async def test_the_offer_of_a_session_that_is_over_begins_it_no_more(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendezvous, "_LINGER", 0.01)
+    monkeypatch.setattr(sealed, "_LINGER", 0.01)
     async with client(server.url) as (other, sessions), raw_peer(server) as peer:
         await peer.registered()
-        us = other._identity.peer
+        us = other.identity.peer
         offer = Seal(peer.identity, us, SESSION, random.SystemRandom()).seal(envelope(OFFER))
         await peer.deliver(us, offer)
         await (await sessions.get()).close()
-        await until(lambda: not other._lingering)
+        await until(lambda: not other.sessions.lingering)
         await peer.deliver(us, offer)
         later = b"t" * 16
         offer = Seal(peer.identity, us, later, random.SystemRandom()).seal(envelope(OFFER))
@@ -527,18 +528,18 @@ async def test_the_offer_of_a_session_that_is_over_begins_it_no_more(
 async def test_only_so_many_sessions_that_are_over_are_remembered(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendezvous, "_REMEMBERED", 3)
+    monkeypatch.setattr(sealed, "_REMEMBERED", 3)
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
         begun = []
         for _ in range(5):
-            await one.open(other._identity.peer).send(OFFER)
+            await one.open(other.identity.peer).send(OFFER)
             begun.append((await sessions.get()).key)
-        assert list(other._begun) == begun[-3:]
+        assert list(other.sessions.begun) == begun[-3:]
 
 
 async def test_closing_a_session_ends_its_receive_and_send_alone(server: Server) -> None:
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
-        near, second = one.open(other._identity.peer), one.open(other._identity.peer)
+        near, second = one.open(other.identity.peer), one.open(other.identity.peer)
         waiting = asyncio.create_task(near.receive())
         await asyncio.sleep(0)
         await near.close()
@@ -605,7 +606,7 @@ async def test_starting_can_be_cancelled_at_every_turn(server: Server) -> None:
 
 async def test_a_cancelled_receive_takes_no_message_with_it(server: Server) -> None:
     async with client(server.url) as (one, _), client(server.url) as (other, sessions):
-        near = one.open(other._identity.peer)
+        near = one.open(other.identity.peer)
         await near.send(OFFER)
         far = await sessions.get()
         for turns in range(40):
@@ -632,7 +633,7 @@ async def test_a_cancelled_send_leaves_the_connection_whole(server: Server) -> N
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
         await session.send(Bye())
-        seal = Seal(peer.identity, one._identity.peer, session._session, random.SystemRandom())
+        seal = Seal(peer.identity, one.identity.peer, session._session, random.SystemRandom())
         received = []
         while Bye() not in received:
             opened = seal.open(await peer.body())
