@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from interop.certificates import certify
+
 HERE = Path(__file__).parent
 _VENVS = HERE / ".venvs"
 _NATIVE = HERE / "native"
@@ -102,13 +104,9 @@ def _newer_python(wanted: str) -> str:
 
 def _certificate() -> tuple[str, str]:
     """A certificate for localhost and its key, made once."""
-    certificate, key = _VENVS / "certificate.pem", _VENVS / "key.pem"
-    if not key.exists():
-        from bench.certificate import make
-
-        certificate_pem, key_pem = make()
-        certificate.write_bytes(certificate_pem)
-        key.write_bytes(key_pem)
+    certificate, key = _VENVS / "cert.pem", _VENVS / "key.pem"
+    if not certificate.exists():
+        certify(_VENVS, "localhost")
     return str(certificate), str(key)
 
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 
 def certify(folder: Path, *names: str, subject: str = "quice tests") -> ssl.SSLContext:
-    """Write `cert.pem` and `key.pem` for these names and addresses; returns what trusts them and nothing else.
+    """Write `cert.pem` and `key.pem` for these names and addresses, and for a year; returns what trusts them alone.
 
     `subject`: what the certificate calls itself, by which it is told from others.
     """
@@ -29,12 +29,12 @@ def certify(folder: Path, *names: str, subject: str = "quice tests") -> ssl.SSLC
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=365))
         .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
         .sign(key, hashes.SHA256())
     )
     (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "key.pem").write_bytes(private)
     return ssl.create_default_context(cafile=str(folder / "cert.pem"))
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.certificate import make
+from interop.certificates import certify
 from lab.ground import ENVIRONMENT, LabError, available
 from lab.link import Conditions
 from lab.network import Lab
@@ -87,9 +87,8 @@ class Walled:
         names.write_text(f"{relay.address} {_NAME}\n")
         for host in (*hosts, proxy):
             host.know(names)
-        certificate, key = (folder / name for name in ("certificate.pem", "key.pem"))
-        for path, content in zip((certificate, key), make(_NAME), strict=True):
-            path.write_bytes(content)
+        certify(folder, _NAME)
+        certificate, key = folder / "cert.pem", folder / "key.pem"
         tls = ("--tls-listening-port", str(_TLS), "--cert", str(certificate), "--pkey", str(key), "--no-dtls")
         exits.enter_context(rendezvous(server, "--host", server.address, "--port", str(_PORT), "--no-relay"))
         exits.enter_context(coturn(relay, folder, *tls, "--listening-ip", relay.address))

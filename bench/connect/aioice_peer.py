@@ -22,9 +22,9 @@ from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from bench.certificate import make
 from bench.connect.lines import PATIENCE, SETTLE, SIZE, Ground, address, say, told_to_go
 from bench.connect.mailbox import Mailbox
+from interop.certificates import certify
 
 ALPN = "bench-connect"
 NAME = "aioice"
@@ -77,12 +77,9 @@ async def learn(ice: Connection, message: dict[str, Any]) -> None:
 
 async def answer(ground: Ground) -> None:
     configuration = QuicConfiguration(is_client=False, alpn_protocols=[ALPN])
-    certificate, key = make()
     with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder, "certificate.pem"), Path(folder, "key.pem")
-        for file, content in zip(files, (certificate, key), strict=True):
-            file.write_bytes(content)
-        configuration.load_cert_chain(*files)
+        certify(Path(folder), "localhost")
+        configuration.load_cert_chain(Path(folder, "cert.pem"), Path(folder, "key.pem"))
     mailbox = await Mailbox.open(*address(ground["mailbox"]), NAME)
     spare = new_ice(ground, controlling=False)
     await spare.gather_candidates()
