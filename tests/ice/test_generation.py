@@ -31,3 +31,27 @@ def test_rfc8445_7_3_1_3_a_revealed_candidate_that_gets_its_name_is_paired_with_
     assert pairs[0] is revealed
     assert all(pair is not None and pair.remote == named for pair in pairs)
     assert not generation.add_remote(msgspec.structs.replace(named))
+
+
+def test_what_is_revealed_at_a_relay_of_the_peers_is_relayed() -> None:
+    """An allocation that the peer takes for lost, whose five-tuple its NAT has given it again: as a candidate like any
+    that no relay has it would be preferred to the direct one."""
+    generation = Generation(0, Credentials("ufrag", "password" * 3), True, 100, 0.0)
+    generation.add_local(host_candidate(ONE))
+    relayed = Candidate(kind=CandidateKind.RELAYED, address=THERE, priority=1, foundation="1")
+    generation.add_remote(relayed)
+    check = Message(Method.BINDING, Kind.REQUEST, bytes(12), (Priority(1234),))
+    revealed = generation.pair_of(check, THERE._replace(port=6001), ONE)
+    assert revealed is not None
+    assert (revealed.remote.kind, revealed.relays) == (CandidateKind.RELAYED, 1)
+    # It gets its name all the same.
+    named = msgspec.structs.replace(relayed, address=revealed.remote.address, foundation="2")
+    assert generation.add_remote(named)
+    assert revealed.remote == named
+    # A peer may run a relay, and be at its address itself.
+    other = Address("192.0.2.8", 6000)
+    for kind, port in ((CandidateKind.RELAYED, 6000), (CandidateKind.SERVER_REFLEXIVE, 6001)):
+        generation.add_remote(Candidate(kind=kind, address=other._replace(port=port), priority=1, foundation="3"))
+    own = generation.pair_of(check, other._replace(port=6002), ONE)
+    assert own is not None
+    assert own.remote.kind is CandidateKind.PEER_REFLEXIVE

@@ -53,6 +53,8 @@ class Generation:
         self.local: list[Candidate] = []
         self.remote: list[Candidate] = []
         self._places: dict[Address, int] = {}
+        self._at_relays: set[Address] = set()
+        """Those of the peer's at relays that nobody has named yet."""
         self.local_complete = False
         self.remote_complete = False
         self.early: deque[EarlyCheck] = deque()
@@ -114,8 +116,9 @@ class Generation:
             self._append_remote(candidate)
         else:
             known = self.remote[place]
-            if known.kind is not CandidateKind.PEER_REFLEXIVE:
+            if known.kind is not CandidateKind.PEER_REFLEXIVE and known.address not in self._at_relays:
                 return False
+            self._at_relays.discard(known.address)
             # §7.3.1.3: what a check revealed is now known by its proper name; its pairs stay. They are those of the
             # candidate of ours which the check came to, and it has one with each, like any that the peer names.
             self.remote[place] = candidate
@@ -149,11 +152,19 @@ class Generation:
             return None
         # §7.3.1.3: a candidate that nobody has named; its foundation is like no other.
         name = foundation(CandidateKind.PEER_REFLEXIVE, str(source))
-        remote = Candidate(kind=CandidateKind.PEER_REFLEXIVE, address=bare, priority=claimed.value, foundation=name)
+        remote = Candidate(kind=self._kind_at(bare), address=bare, priority=claimed.value, foundation=name)
         pair = self.checklist.pair(local, remote, heard=True)
         if pair is not None:
             self._append_remote(remote)
+            if remote.kind is CandidateKind.RELAYED:
+                self._at_relays.add(bare)
         return pair
+
+    def _kind_at(self, revealed: Address) -> CandidateKind:
+        """What a candidate is that nobody has named. At a relay it is relayed, by an allocation that the peer takes for
+        lost: its NAT has given it a port again that it had before, and the server knows it by that."""
+        kinds = {candidate.kind for candidate in self.remote if candidate.address.host == revealed.host}
+        return CandidateKind.RELAYED if kinds == {CandidateKind.RELAYED} else CandidateKind.PEER_REFLEXIVE
 
     def _append_remote(self, candidate: Candidate) -> None:
         self._places[candidate.address.without_zone] = len(self.remote)
