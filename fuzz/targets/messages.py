@@ -40,7 +40,9 @@ SIGNAL = tuple(
     signal.encode(message)
     for message in (
         signal.Offer(version=1, ufrag="abcd", pwd=_PWD, alpn="test/1", candidates=_CANDIDATES),
-        signal.Restart(version=1, ufrag="abcd", pwd=_PWD, continues=bytes(8), heard="efgh", candidates=_CANDIDATES),
+        signal.Restart(
+            version=1, ufrag="abcd", pwd=_PWD, continues=bytes(8), heard=("efgh", "ijkl"), candidates=_CANDIDATES
+        ),
         signal.Answer(ufrag="efgh", pwd=_PWD, candidates=_CANDIDATES[:1]),
         signal.CandidateFound(candidate=_CANDIDATES[1]),
         signal.EndOfCandidates(),

@@ -178,7 +178,7 @@ class Session:
         """Offer a connection, and begin to exchange and to check. Raises `SignallingError`."""
         await self._initiate(Offer(version=VERSION, alpn=alpn, establish=establish, **self._describe_ourselves()))
 
-    async def restart(self, continues: bytes, heard: str | None) -> None:
+    async def restart(self, continues: bytes, heard: tuple[str, ...]) -> None:
         """Offer to negotiate the connection of this name anew, and do so. Raises `SignallingError`."""
         await self._initiate(Restart(version=VERSION, continues=continues, heard=heard, **self._describe_ourselves()))
 

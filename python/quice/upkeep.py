@@ -33,7 +33,7 @@ from quice.policy import Policy
 from quice.session import Session
 from quice.signal.interface import Signalling
 from quice.signal.joint import JointSignalling
-from quice.signal.messages import Answer, Opening, Refuse, RefuseReason, Restart, SignalDecodeError
+from quice.signal.messages import MAX_HEARD, Answer, Opening, Refuse, RefuseReason, Restart, SignalDecodeError
 from quice.surroundings import Surroundings
 from quice.wire import Address
 
@@ -147,6 +147,8 @@ class Upkeep:
         self._session: Session | None = None
         self._keeper: PathKeeper | None = None
         self._negotiation: Negotiation | None = None
+        self._muted: Negotiation | None = None
+        """One that we have answered over the connection, which is silent since, so that another was begun."""
         self._offers: deque[str] = deque(maxlen=_OFFERS)
         """The peer's last ones, by their ufrags."""
         self._has_answer = False
@@ -221,6 +223,9 @@ class Upkeep:
         """The peer begins a negotiation."""
         ongoing = self._negotiation
         if offer.ufrag in self._offers:
+            if self._muted is not None and self._muted.offer is not None and self._muted.offer.ufrag == offer.ufrag:
+                # The peer goes on with it.
+                ongoing = self._resume()
             # It comes by another way, by which the answer may get through, or late.
             if ongoing is not None and ongoing.offer is not None and ongoing.offer.ufrag == offer.ufrag:
                 await ongoing.signalling.add(signalling)
@@ -242,6 +247,7 @@ class Upkeep:
         if not isinstance(signalling, InbandSignalling):
             # The peer does not get through to us: perhaps it is we who are not where we were.
             self.surroundings.doubt()
+        self._forget_muted()
         self._negotiation = negotiation = Negotiation(self, signalling, offer=offer)
         if ongoing is not None:
             await ongoing.session.close()
@@ -255,13 +261,14 @@ class Upkeep:
     def on_answered(self, negotiation: Negotiation) -> None:
         """The peer takes part in what we have begun."""
         ufrag = negotiation.session.ufrag
+        self._forget_muted()
         if ufrag in self._own_offers:
             self._own_offers = self._own_offers[self._own_offers.index(ufrag) :]
             self._has_answer = True
 
     def _is_outdated(self, offer: Restart) -> bool:
         """Whether the peer has made this offer before it answered one of ours: it has dropped it then."""
-        return self._has_answer and offer.heard not in self._own_offers
+        return self._has_answer and not any(heard in self._own_offers for heard in offer.heard)
 
     def conclude(self, negotiation: Negotiation, pair: CandidatePair) -> None:
         """A negotiation has found a pair."""
@@ -295,6 +302,8 @@ class Upkeep:
 
     def give_up(self, negotiation: Negotiation, error: Exception) -> None:
         """A negotiation has failed, if it has not succeeded before."""
+        if negotiation is self._muted:
+            self._forget_muted()
         if negotiation is not self._negotiation:
             return
         self._end(negotiation.session)
@@ -326,6 +335,7 @@ class Upkeep:
             self._timer.cancel()
         if self._keeper is not None:
             self._keeper.close()
+        self._forget_muted()
         for session in self._sessions:
             self._end(session)
         self.surroundings.relays.release(self)
@@ -353,8 +363,7 @@ class Upkeep:
             # Both sides call it so: this is the first session they have.
             self.name = session.tag
         try:
-            heard = self._offers[-1] if self._offers else None
-            await session.restart(self.name, heard)
+            await session.restart(self.name, tuple(self._offers)[-MAX_HEARD:])
         except (SignallingError, ConnectionClosedError) as error:
             self.give_up(negotiation, error)
             return
@@ -458,6 +467,10 @@ class Upkeep:
         ongoing = self._negotiation
         if ongoing is None:
             self.negotiate()
+        elif ongoing.offer is not None and not ongoing.is_urgent and self._muted is None:
+            # The answer is as silent as the connection, and only who has begun could say it again elsewhere.
+            self._muted, self._negotiation = ongoing, None
+            self.negotiate()
         elif ongoing.is_answered and self._loop.time() >= ongoing.began + _FAIR_TIME:
             self._negotiation = None
             self._end(ongoing.session)
@@ -465,6 +478,18 @@ class Upkeep:
         elif ongoing.offer is None:
             # Even when it is answered: what has changed since then may not get through.
             self.surroundings.spawn(self._call_by_rendezvous(ongoing), "quice negotiation")
+
+    def _resume(self) -> Negotiation | None:
+        """Go on with the one that was muted."""
+        ongoing, self._negotiation, self._muted = self._negotiation, self._muted, None
+        if ongoing is not None:
+            self._end(ongoing.session)
+        return self._negotiation
+
+    def _forget_muted(self) -> None:
+        muted, self._muted = self._muted, None
+        if muted is not None:
+            self._end(muted.session)
 
     def _look_for_better(self) -> None:
         """Try again after a while, unless there is nothing to be found."""

@@ -47,7 +47,7 @@ MESSAGES: list[Message] = [
     OFFER,
     Offer(version=7, ufrag=UFRAG, pwd=PWD, alpn="é" * 127),
     RESTART,
-    Restart(version=7, ufrag=UFRAG, pwd=PWD, continues=bytes(8), heard="u" * 256),
+    Restart(version=7, ufrag=UFRAG, pwd=PWD, continues=bytes(8), heard=("u" * 256, "abcd")),
     Answer(ufrag="u" * 256, pwd="p" * 256, candidates=(HOST,)),
     Answer(ufrag=UFRAG, pwd=PWD, lite=True, pacing=5, renomination=True),
     CandidateFound(candidate=REFLEXIVE),
@@ -138,8 +138,10 @@ def test_an_offer_is_checked_field_by_field(field: str, value: object) -> None:
         ("continues", b""),
         ("continues", bytes(7)),
         ("continues", bytes(9)),
-        ("heard", "abc"),
-        ("heard", "a" * 257),
+        ("heard", "abcd"),
+        ("heard", ["abc"]),
+        ("heard", ["abcd", "a" * 257]),
+        ("heard", ["abcd"] * 5),
     ],
 )
 def test_a_restart_is_checked_field_by_field(field: str, value: object) -> None:

@@ -25,6 +25,8 @@ _MAX_PACING = 1000
 _MAX_TEXT = 256
 NAME_LENGTH = 8
 """Bytes of a connection's name."""
+MAX_HEARD = 4
+"""Restarts of the peer's that one names."""
 _MAX_ALPN = 255
 # RFC 8839 §5.4: ice-char, and the lengths of ufrag and pwd; §5.1 for the foundation.
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
@@ -112,13 +114,13 @@ class Restart(Opening, frozen=True, kw_only=True, tag="restart"):
     """Either side of a connection that there is wants other candidates for it: an ICE restart (§9), in which the
     connection's client controls.
 
-    `continues`: the connection's name, the tag of the session that it began with. `heard`: the ufrag of the peer's
-    last restart of the connection, as far as it has come: one that was made before the peer's own was answered is
-    known by it.
+    `continues`: the connection's name, the tag of the session that it began with. `heard`: the ufrags of the peer's
+    last restarts of the connection, as far as they have come: one that was made before the peer's own was answered is
+    known by it. They may come in another order than they were made in.
     """
 
     continues: bytes
-    heard: str | None = None
+    heard: tuple[str, ...] = ()
 
 
 class Answer(Description, frozen=True, kw_only=True, tag="answer"):
@@ -190,7 +192,9 @@ def decode(data: bytes) -> Message:
         case Restart():
             _check(message.version >= 1, "the version")
             _check(len(message.continues) == NAME_LENGTH, "the name of the connection")
-            _check_ufrag(message.heard)
+            _check(len(message.heard) <= MAX_HEARD, "the number of restarts heard")
+            for ufrag in message.heard:
+                _check_ufrag(ufrag)
             _check_description(message)
         case Answer():
             _check_description(message)
