@@ -64,6 +64,14 @@ impl Answers {
         Some(listening.answers.clone())
     }
 
+    /// noq's probe timeout on a path, but for how long a peer may keep an acknowledgement (RFC 9002 §6.2.1).
+    pub fn probe_timeout(quic: &Connection, path: PathId) -> Option<Duration> {
+        let controller = quic.congestion_state(path)?.clone_box().into_any();
+        let mut known = controller.downcast::<Listening>().ok()?.known;
+        known.follow(quic.rtt(path)?);
+        Some(known.smoothed + 4 * known.variation)
+    }
+
     fn since_epoch(&self, time: Instant) -> u64 {
         let nanos = time.saturating_duration_since(self.epoch).as_nanos();
         u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1
@@ -179,7 +187,33 @@ struct Listening {
     unanswered: VecDeque<u64>,
     answers: Arc<Answers>,
     /// The round trip as noq has it.
-    rtt: Duration,
+    known: Estimate,
+}
+
+/// A round trip and how much it varies, as noq estimates them (RFC 9002 §5.3). It shows but the first, from which the
+/// other follows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Estimate {
+    smoothed: Duration,
+    variation: Duration,
+    has_sample: bool,
+}
+
+impl Estimate {
+    /// The round trip may have been estimated anew, once at most.
+    fn follow(&mut self, smoothed: Duration) {
+        if smoothed == self.smoothed {
+            return;
+        }
+        if self.has_sample {
+            let sample = (8 * smoothed).saturating_sub(7 * self.smoothed);
+            self.variation = (3 * self.variation + sample.abs_diff(self.smoothed)) / 4;
+        } else {
+            self.has_sample = !self.smoothed.is_zero();
+            self.variation = smoothed / 2;
+        }
+        self.smoothed = smoothed;
+    }
 }
 
 /// By how many times noq's round trip may exceed ours.
@@ -191,7 +225,7 @@ impl Listening {
             controller,
             unanswered: VecDeque::new(),
             answers: Arc::new(Answers::new(now)),
-            rtt: Duration::ZERO,
+            known: Estimate::default(),
         }
     }
 
@@ -247,7 +281,7 @@ impl Controller for Listening {
         self.answers.on_answer(now, sent);
         self.answers.left(bytes);
         self.answered(pn);
-        self.rtt = rtt.get();
+        self.known.follow(rtt.get());
         self.controller
             .on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
@@ -322,7 +356,11 @@ impl Controller for Listening {
         let reprieve = self.answers.reprieve.load(Ordering::Relaxed);
         metrics.congestion_window = metrics.congestion_window.max(reprieve);
         // noq paces a window over its round trip, which is most of a minute for a while after a peer was stopped.
-        if let Some(rtt) = self.answers.rtt().filter(|rtt| self.rtt > FAR * *rtt) {
+        if let Some(rtt) = self
+            .answers
+            .rtt()
+            .filter(|rtt| self.known.smoothed > FAR * *rtt)
+        {
             let window = metrics.congestion_window as f64;
             let rate = window * 1.25 / rtt.as_secs_f64();
             metrics.pacing_rate.get_or_insert(rate as u64);
@@ -335,7 +373,7 @@ impl Controller for Listening {
             controller: self.controller.clone_box(),
             unanswered: self.unanswered.clone(),
             answers: self.answers.clone(),
-            rtt: self.rtt,
+            known: self.known,
         })
     }
 
@@ -394,6 +432,27 @@ mod tests {
             answers.on_answer(at(sent + 900), at(sent));
         }
         assert!(rtt() > 800, "{}", rtt());
+    }
+
+    #[test]
+    fn an_estimate_follows_that_of_rfc_9002() {
+        // §5.3, from the second sample on; before the first there is a guess.
+        let mut known = Estimate::default();
+        let (mut smoothed, mut variation) = (Duration::ZERO, Duration::ZERO);
+        known.follow(Duration::from_millis(333));
+        for (count, sample) in [120, 100, 90, 60_000, 101, 99].into_iter().enumerate() {
+            let sample = Duration::from_millis(sample);
+            (smoothed, variation) = match count {
+                0 => (sample, sample / 2),
+                _ => (
+                    (7 * smoothed + sample) / 8,
+                    (3 * variation + smoothed.abs_diff(sample)) / 4,
+                ),
+            };
+            known.follow(smoothed);
+            assert_eq!(known.smoothed, smoothed);
+            assert!(known.variation.abs_diff(variation) < Duration::from_micros(1));
+        }
     }
 
     #[test]

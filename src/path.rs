@@ -16,8 +16,10 @@ use crate::connection::{Connection, Event};
 use crate::migration::Migrations;
 use crate::watch::Watch;
 
-/// How many paths a connection may have at once: one in use, a relay, another family, and one that is being tried.
-pub const MAX_PATHS: u32 = 4;
+/// How many paths a connection may have at once. Four are enough: one in use, a relay, another family, and one that is
+/// being tried. Of later ones the connection ids are told when an earlier one is given up, and may be lost with it, so
+/// that as many more are told of from the beginning.
+pub const MAX_PATHS: u32 = 8;
 
 /// RFC 9000 §18.2 has 25 ms as the default of what a peer may wait to acknowledge, and ours never says otherwise.
 pub const LONGEST_ACK_DELAY: Duration = Duration::from_millis(25);
@@ -28,6 +30,12 @@ pub const SILENT: VarInt = VarInt::from_u32(0x3e76);
 
 /// What a path may have on its way at first that takes over from another.
 const MOST_AT_ONCE: u64 = 128 << 10;
+
+/// How long answers may take to what was sent on a path that is given up, at least.
+const OVERDUE: Duration = Duration::from_millis(500);
+
+/// By how much another time than noq's may be meant, when it forgets a path: less than half of `OVERDUE`.
+const UNCERTAINTY: Duration = Duration::from_millis(200);
 
 /// How often it is counted what a client has given up.
 const BETWEEN_COUNTS: Duration = Duration::from_secs(1);
@@ -52,6 +60,11 @@ pub struct Paths {
     failed: BTreeSet<PathId>,
     /// How many PATH_ABANDON frames had come when the peer last agreed to one that failed.
     abandon_frames: u64,
+    /// When that was, until what is left has been taken for lost.
+    agreed: Option<Instant>,
+    /// How many frames of the peer's had come at the last look, and when that was another number.
+    frames: u64,
+    heard: Option<Instant>,
     /// Those of ours that are not validated yet, of whose status the peer has been told.
     announced: BTreeSet<PathId>,
     /// How many noq has given up in all.
@@ -75,6 +88,9 @@ impl Paths {
             abandoned: BTreeSet::new(),
             failed: BTreeSet::new(),
             abandon_frames: 0,
+            agreed: None,
+            frames: 0,
+            heard: None,
             announced: BTreeSet::new(),
             given_up: 0,
             replaced: 0,
@@ -152,16 +168,25 @@ impl Connection {
     /// what is left for lost. One that was silent for so long that it was given up has none on their way; so the timers
     /// until then are run at once. What else they do is early as well: a probe, an acknowledgement. But a
     /// path that is being validated at another address would be given up, so that is waited for.
+    ///
+    /// The connection's idle timeout is one of them, so no others may run as early as that. An answer that was delayed
+    /// for long, as by a peer that slept, stretches the probe timeouts beyond it; but the idle timeout with them, from
+    /// the next packet on, for it is three of the longest one at least (RFC 9000 §10.1).
     pub fn recover_lost(&mut self, now: Instant) {
-        if self.paths.failed.is_empty()
+        if self.paths.abandoned.is_empty()
             || self.quic.is_closed()
             || self.open_paths().is_empty()
             || self.is_migrating(now)
         {
             return;
         }
-        let frames = self.quic.stats().frame_rx.path_abandon;
-        if std::mem::replace(&mut self.paths.abandon_frames, frames) == frames {
+        let agreed = self.look_for_agreement(now);
+        let overdue = self.since_overdue();
+        if overdue.is_some() {
+            self.paths.agreed = None;
+            self.paths.failed.extend(&self.paths.abandoned);
+        }
+        if self.paths.failed.is_empty() || !(agreed || overdue.is_some()) {
             return;
         }
         let window = self.paths.failed.iter();
@@ -171,6 +196,11 @@ impl Connection {
             let rtt = self.quic.rtt(path).unwrap_or_default();
             let wait = 3 * (10 * rtt + LONGEST_ACK_DELAY);
             let limit = now + wait.min(self.paths.most_early);
+            let probes = Answers::probe_timeout(&self.quic, path);
+            let forgotten = overdue
+                .zip(probes)
+                .map(|(since, timeout)| since + 3 * (timeout + LONGEST_ACK_DELAY) + UNCERTAINTY);
+            let limit = forgotten.map_or(limit, |time| time.max(limit));
             while self.paths.failed.contains(&path)
                 && let Some(time) = self.quic.poll_timeout().filter(|time| *time <= limit)
             {
@@ -181,6 +211,37 @@ impl Connection {
         if self.paths.failed.is_empty() {
             self.jump(now, window / 4);
         }
+    }
+
+    /// Whether the peer has agreed to give up a path since the last look; note when it is heard.
+    fn look_for_agreement(&mut self, now: Instant) -> bool {
+        let stats = self.quic.stats().frame_rx;
+        let frames = stats.path_acks + stats.stream + stats.ping + stats.path_abandon;
+        if std::mem::replace(&mut self.paths.frames, frames) != frames {
+            self.paths.heard = Some(now);
+        }
+        let before = std::mem::replace(&mut self.paths.abandon_frames, stats.path_abandon);
+        let agreed = before != stats.path_abandon;
+        if agreed {
+            self.paths.agreed = Some(now);
+        }
+        agreed
+    }
+
+    /// When the peer agreed, if it has been heard for so long since then that all answers must have come, and the idle
+    /// timeout is by as much later than what is waited for. An answer in the very last packet was none yet when that
+    /// timeout began anew.
+    fn since_overdue(&self) -> Option<Instant> {
+        let open = self.open_paths().into_iter();
+        let rtt = open.filter_map(|path| self.quic.rtt(path)).min();
+        let patience = OVERDUE.max(2 * rtt.unwrap_or_default());
+        let (since, heard) = (self.paths.agreed?, self.paths.heard?);
+        let is_late = |path: &PathId| {
+            let answers = Answers::of(&self.quic, *path);
+            answers.is_some_and(|answers| answers.last() >= Some(heard))
+        };
+        let is_over = heard >= since + patience && !self.paths.abandoned.iter().any(is_late);
+        is_over.then_some(since)
     }
 
     /// Let a path that has carried little have more on its way at first than a new one.

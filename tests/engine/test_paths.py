@@ -225,14 +225,13 @@ def test_ids_are_never_used_again() -> None:
 def test_as_many_paths_as_the_peer_allows_and_more_when_one_is_gone() -> None:
     pair = MultihomedPair()
     near, _far = pair.connected()
-    paths = [pair.second_path(near, index=index) for index in (1, 2)]
-    # noq tells two paths of the same addresses apart.
-    paths.append(pair.second_path(near, index=1))
+    # noq tells paths of the same addresses apart.
+    paths = [pair.second_path(near, index=1 + number % 2) for number in range(7)]
     assert near.open_path((SERVER_HOSTS[2], PORT), CLIENT_HOSTS[2], backup=True) is None
     near.close_path(paths[0])
     pair.advance(1.0)
     pair.second_path(near, index=1)
-    assert len(near.paths()) == 4
+    assert len(near.paths()) == 8
 
 
 def test_a_path_that_leads_nowhere_is_given_up_and_harms_no_other() -> None:
