@@ -104,7 +104,7 @@ async def test_a_receiver_that_connects_to_a_peer_who_does_not_answer(
     offered = asyncio.Event()
     await deaf.start()
     try:
-        ticket = Ticket(deaf._identity.peer, url, bytes(16))
+        ticket = Ticket(deaf.identity.peer, url, bytes(16))
         async with quice("receive", str(ticket), "--out", out, "--json") as receive:
             await asyncio.wait_for(offered.wait(), SOON)
             await interrupt(receive, number)
