@@ -39,7 +39,7 @@ from tests.sim.sockets import address
 MEBIBYTE = 1 << 20
 OFFER = encode(offer([Address("192.0.2.1", 1)]))
 CANDIDATE = encode(CandidateFound(candidate=named([Address("192.0.2.1", 1)])[0]))
-PATHS_AT_ONCE = 4
+PATHS_AT_ONCE = 8
 
 
 class Two:
