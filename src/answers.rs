@@ -59,15 +59,12 @@ impl Answers {
 
     /// Those of a path; others once it has migrated.
     pub fn of(quic: &Connection, path: PathId) -> Option<Arc<Self>> {
-        let controller = quic.congestion_state(path)?.clone_box().into_any();
-        let listening = controller.downcast::<Listening>().ok()?;
-        Some(listening.answers.clone())
+        Some(Listening::of(quic, path)?.answers.clone())
     }
 
     /// noq's probe timeout on a path, but for how long a peer may keep an acknowledgement (RFC 9002 §6.2.1).
     pub fn probe_timeout(quic: &Connection, path: PathId) -> Option<Duration> {
-        let controller = quic.congestion_state(path)?.clone_box().into_any();
-        let mut known = controller.downcast::<Listening>().ok()?.known;
+        let mut known = Listening::of(quic, path)?.known;
         known.follow(quic.rtt(path)?);
         Some(known.smoothed + 4 * known.variation)
     }
@@ -227,6 +224,12 @@ impl Listening {
             answers: Arc::new(Answers::new(now)),
             known: Estimate::default(),
         }
+    }
+
+    /// A copy of what listens on a path.
+    fn of(quic: &Connection, path: PathId) -> Option<Box<Self>> {
+        let controller = quic.congestion_state(path)?.clone_box();
+        controller.into_any().downcast().ok()
     }
 
     fn answered(&mut self, number: u64) {

@@ -195,12 +195,9 @@ impl Connection {
         for path in self.paths.failed.clone() {
             let rtt = self.quic.rtt(path).unwrap_or_default();
             let wait = 3 * (10 * rtt + LONGEST_ACK_DELAY);
-            let limit = now + wait.min(self.paths.most_early);
-            let probes = Answers::probe_timeout(&self.quic, path);
-            let forgotten = overdue
-                .zip(probes)
-                .map(|(since, timeout)| since + 3 * (timeout + LONGEST_ACK_DELAY) + UNCERTAINTY);
-            let limit = forgotten.map_or(limit, |time| time.max(limit));
+            let early = now + wait.min(self.paths.most_early);
+            let forgotten = overdue.and_then(|since| self.forgotten_at(path, since));
+            let limit = forgotten.map_or(early, |time| time.max(early));
             while self.paths.failed.contains(&path)
                 && let Some(time) = self.quic.poll_timeout().filter(|time| *time <= limit)
             {
@@ -232,16 +229,22 @@ impl Connection {
     /// timeout is by as much later than what is waited for. An answer in the very last packet was none yet when that
     /// timeout began anew.
     fn since_overdue(&self) -> Option<Instant> {
+        let (since, heard) = (self.paths.agreed?, self.paths.heard?);
         let open = self.open_paths().into_iter();
         let rtt = open.filter_map(|path| self.quic.rtt(path)).min();
         let patience = OVERDUE.max(2 * rtt.unwrap_or_default());
-        let (since, heard) = (self.paths.agreed?, self.paths.heard?);
         let is_late = |path: &PathId| {
             let answers = Answers::of(&self.quic, *path);
             answers.is_some_and(|answers| answers.last() >= Some(heard))
         };
         let is_over = heard >= since + patience && !self.paths.abandoned.iter().any(is_late);
         is_over.then_some(since)
+    }
+
+    /// When noq forgets a path to whose end the peer agreed then, at the latest.
+    fn forgotten_at(&self, path: PathId, agreed: Instant) -> Option<Instant> {
+        let timeout = Answers::probe_timeout(&self.quic, path)? + LONGEST_ACK_DELAY;
+        Some(agreed + 3 * timeout + UNCERTAINTY)
     }
 
     /// Let a path that has carried little have more on its way at first than a new one.

@@ -89,6 +89,10 @@ class Negotiation:
         """Whether it is our offer, and the peer's answer has not come."""
         return self.offer is None and not self.is_answered
 
+    def is_about(self, offer: Restart) -> bool:
+        """Whether it is this offer of the peer's that it answers."""
+        return self.offer is not None and self.offer.ufrag == offer.ufrag
+
     def begin(self, opening: Opening, answer: Answer) -> None:
         """See `Introduced`."""
         if self.offer is None:
@@ -223,11 +227,11 @@ class Upkeep:
         """The peer begins a negotiation."""
         ongoing = self._negotiation
         if offer.ufrag in self._offers:
-            if self._muted is not None and self._muted.offer is not None and self._muted.offer.ufrag == offer.ufrag:
+            if self._muted is not None and self._muted.is_about(offer):
                 # The peer goes on with it.
                 ongoing = self._resume()
             # It comes by another way, by which the answer may get through, or late.
-            if ongoing is not None and ongoing.offer is not None and ongoing.offer.ufrag == offer.ufrag:
+            if ongoing is not None and ongoing.is_about(offer):
                 await ongoing.signalling.add(signalling)
             else:
                 await signalling.close()
