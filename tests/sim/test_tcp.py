@@ -176,6 +176,18 @@ async def test_a_connection_outlives_a_cut_that_its_patience_bears(world: World,
     assert not one.ended.done()
 
 
+async def test_after_a_cut_a_stream_catches_up_with_what_is_written(world: World, near: Host, far: Host) -> None:
+    one, two = await connected(near, far)
+    link = far.interfaces["eth0"].link
+    world.at(1.0, link.cut)
+    world.at(11.0, link.mend)
+    for _ in range(1500):
+        one.transport.write(bytes(50))
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert len(two.data) == 1500 * 50
+
+
 async def test_a_connection_is_given_up_after_a_cut_longer_than_its_patience(near: Host, far: Host) -> None:
     one, two = await connected(near, far)
     far.interfaces["eth0"].link.cut()

@@ -14,7 +14,7 @@ import itertools
 import os
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -36,7 +36,7 @@ _LINGER = 60.0
 """Seconds for which a connection that was closed here first still acknowledges the peer's end (Linux's FIN-WAIT-2 and
 TIME-WAIT)."""
 _BURST = 10
-"""Segments that one timeout sends again."""
+"""Segments that one timeout sends again. Each that is acknowledged lets two more be (RFC 5681 §3.1, §3.5)."""
 _HEADER = struct.Struct("!BIII")
 
 
@@ -106,6 +106,8 @@ class TcpTransport(asyncio.Transport):
         self._ack_due = False
         self._limits = (16 << 10, 64 << 10)
         self._paused_writer = False
+        self._lost_edge = 0
+        """Up to which sequence number all that is not acknowledged is taken for lost."""
         self._rto = self._measured_rto = _FIRST_RTO
         self._timer: asyncio.TimerHandle | None = None
         self._asked: float | None = None
@@ -223,7 +225,15 @@ class TcpTransport(asyncio.Transport):
         if times and len(times) == len(arrived):
             self._measured_rto = min(max(_MIN_RTO, 2 * (self._loop.time() - times[-1])), _MAX_RTO)
         self._rto = self._measured_rto
+        lost = itertools.takewhile(lambda sent: sent.end <= self._lost_edge, self._unacked)
+        not_again = (sent for sent in lost if sent.at is not None)
+        self._send_again(itertools.islice(not_again, 2 * len(arrived)))
         self._set_timer()
+
+    def _send_again(self, segments: Iterable[_Sent]) -> None:
+        for sent in list(segments):
+            sent.at = None
+            self._transmit(sent.end - _length(sent.content, sent.flags), sent.content, sent.flags)
 
     def _take_in_order(self) -> None:
         while (found := self._early.pop(self._received, None)) is not None:
@@ -338,9 +348,8 @@ class TcpTransport(asyncio.Transport):
             self._lose(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
             return
         self._rto = min(2 * self._rto, _MAX_RTO)
-        for sent in list(itertools.islice(self._unacked, _BURST)):
-            sent.at = None
-            self._transmit(sent.end - _length(sent.content, sent.flags), sent.content, sent.flags)
+        self._lost_edge = self._next
+        self._send_again(itertools.islice(self._unacked, _BURST))
         if self._state is _State.CLOSED:
             return
         if not self._unacked:
