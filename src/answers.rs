@@ -30,6 +30,8 @@ pub struct Answers {
     /// So many may be on the way though the window is smaller, since this time.
     reprieve: AtomicU64,
     reprieved: AtomicU64,
+    /// So many more than the window allows, until packets are lost on the way.
+    jump: AtomicU64,
     /// The round trip, in nanoseconds.
     rtt: AtomicU64,
     /// When an answer came that had been on its way for much longer, and none since that had not.
@@ -52,6 +54,7 @@ impl Answers {
             in_flight: AtomicU64::new(0),
             reprieve: AtomicU64::new(0),
             reprieved: AtomicU64::new(0),
+            jump: AtomicU64::new(0),
             rtt: AtomicU64::new(0),
             late: AtomicU64::new(0),
         }
@@ -124,16 +127,17 @@ impl Answers {
     /// acknowledgements and the responses to challenges, without which the peer may not answer.
     pub fn reprieve(&self, now: Instant, bytes: u64) {
         if self.is_waiting() {
-            self.jump(now, bytes);
+            let allowed = self.in_flight.load(Ordering::Relaxed) + bytes;
+            self.reprieve.store(allowed, Ordering::Relaxed);
+            self.reprieved
+                .store(self.since_epoch(now), Ordering::Relaxed);
         }
     }
 
-    /// The same on a path that works, which has to carry what another did.
-    pub fn jump(&self, now: Instant, bytes: u64) {
-        let allowed = self.in_flight.load(Ordering::Relaxed) + bytes;
-        self.reprieve.store(allowed, Ordering::Relaxed);
-        self.reprieved
-            .store(self.since_epoch(now), Ordering::Relaxed);
+    /// Let so many bytes more be on the way than the window allows, on a path that has to carry what another did, until
+    /// it shows that they are too many.
+    pub fn jump(&self, bytes: u64) {
+        self.jump.fetch_max(bytes, Ordering::Relaxed);
     }
 
     fn left(&self, bytes: u64) {
@@ -142,8 +146,14 @@ impl Answers {
             .store(in_flight.saturating_sub(bytes), Ordering::Relaxed);
     }
 
-    fn is_waiting(&self) -> bool {
+    /// Whether something was sent after all that is answered.
+    pub fn is_waiting(&self) -> bool {
         self.last_sent.load(Ordering::Relaxed) > self.answered_sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether something is answered that was sent since then.
+    pub fn is_answered_since(&self, time: Instant) -> bool {
+        self.answered_sent.load(Ordering::Relaxed) >= self.since_epoch(time)
     }
 
     /// Since when something waits for an answer and none has come.
@@ -232,6 +242,13 @@ impl Listening {
         controller.into_any().downcast().ok()
     }
 
+    /// What may be on the way where the window is this.
+    fn allowed(&self, window: u64) -> u64 {
+        let reprieve = self.answers.reprieve.load(Ordering::Relaxed);
+        let jump = self.answers.jump.load(Ordering::Relaxed);
+        (window + jump).max(reprieve)
+    }
+
     fn answered(&mut self, number: u64) {
         while self
             .unanswered
@@ -317,6 +334,7 @@ impl Controller for Listening {
         lost_bytes: u64,
         largest_lost_pn: u64,
     ) {
+        self.answers.jump.store(0, Ordering::Relaxed);
         self.controller.on_congestion_event(
             now,
             sent,
@@ -350,14 +368,12 @@ impl Controller for Listening {
     }
 
     fn window(&self) -> u64 {
-        let reprieve = self.answers.reprieve.load(Ordering::Relaxed);
-        self.controller.window().max(reprieve)
+        self.allowed(self.controller.window())
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = self.controller.metrics();
-        let reprieve = self.answers.reprieve.load(Ordering::Relaxed);
-        metrics.congestion_window = metrics.congestion_window.max(reprieve);
+        metrics.congestion_window = self.allowed(metrics.congestion_window);
         // noq paces a window over its round trip, which is most of a minute for a while after a peer was stopped.
         if let Some(rtt) = self
             .answers
@@ -473,6 +489,20 @@ mod tests {
         assert_eq!(listening.window(), window + 1500);
         listening.answers.on_answer(at(700), at(600));
         assert_eq!(listening.window(), window);
+    }
+
+    #[test]
+    fn a_jump_lasts_until_packets_are_lost() {
+        let now = Instant::now();
+        let mut listening = Listening::new(Arc::new(Bursts::default()).build(now, 1200), now);
+        let window = listening.window();
+        listening.answers.jump(100_000);
+        listening.answers.jump(50_000);
+        listening.on_packet_sent(now, 1200, 0);
+        listening.answers.on_answer(now, now);
+        assert_eq!(listening.window(), window + 100_000);
+        listening.on_congestion_event(now, now, false, false, 1200, 0);
+        assert!(listening.window() <= window);
     }
 
     #[test]

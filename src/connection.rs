@@ -527,7 +527,11 @@ impl Connection {
 
     /// When it wants to be called next; a time gone by counts as now.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.quic.poll_timeout(), self.paths.watch.next_look()];
+        let timeouts = [
+            self.quic.poll_timeout(),
+            self.paths.watch.next_look(),
+            self.paths.recovery.next_step(),
+        ];
         timeouts.into_iter().flatten().min()
     }
 

@@ -24,6 +24,7 @@ mod path;
 mod python;
 mod race;
 mod reassembly;
+mod recovery;
 mod relay;
 mod route;
 mod scope;

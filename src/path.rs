@@ -11,9 +11,9 @@ use noq_proto::{
     SetPathStatusError, VarInt,
 };
 
-use crate::answers::Answers;
 use crate::connection::{Connection, Event};
 use crate::migration::Migrations;
+use crate::recovery::Recovery;
 use crate::watch::Watch;
 
 /// How many paths a connection may have at once. Four are enough: one in use, a relay, another family, and one that is
@@ -27,15 +27,6 @@ pub const LONGEST_ACK_DELAY: Duration = Duration::from_millis(25);
 /// draft-ietf-quic-multipath §7: why a path is abandoned, APPLICATION_ABANDON_PATH and PATH_UNSTABLE_OR_POOR.
 const NOT_WANTED: VarInt = VarInt::from_u32(0x3e);
 pub const SILENT: VarInt = VarInt::from_u32(0x3e76);
-
-/// What a path may have on its way at first that takes over from another.
-const MOST_AT_ONCE: u64 = 128 << 10;
-
-/// How long answers may take to what was sent on a path that is given up, at least.
-const OVERDUE: Duration = Duration::from_millis(500);
-
-/// By how much another time than noq's may be meant, when it forgets a path: less than half of `OVERDUE`.
-const UNCERTAINTY: Duration = Duration::from_millis(200);
 
 /// How often it is counted what a client has given up.
 const BETWEEN_COUNTS: Duration = Duration::from_secs(1);
@@ -55,16 +46,7 @@ pub struct Paths {
     /// Those that have carried a response to a challenge, and the first.
     validated: BTreeSet<PathId>,
     /// Those that noq has given up and not yet forgotten.
-    abandoned: BTreeSet<PathId>,
-    /// Of these, the ones that had stopped working, on which something may have been in flight.
-    failed: BTreeSet<PathId>,
-    /// How many PATH_ABANDON frames had come when the peer last agreed to one that failed.
-    abandon_frames: u64,
-    /// When that was, until what is left has been taken for lost.
-    agreed: Option<Instant>,
-    /// How many frames of the peer's had come at the last look, and when that was another number.
-    frames: u64,
-    heard: Option<Instant>,
+    pub abandoned: BTreeSet<PathId>,
     /// Those of ours that are not validated yet, of whose status the peer has been told.
     announced: BTreeSet<PathId>,
     /// How many noq has given up in all.
@@ -77,8 +59,7 @@ pub struct Paths {
     wanted: BTreeMap<PathId, PathStatus>,
     pub migrations: Migrations,
     pub watch: Watch,
-    /// By how much timers may run early: less than the connection's idle timeout, which is one of them.
-    most_early: Duration,
+    pub recovery: Recovery,
 }
 
 impl Paths {
@@ -86,11 +67,6 @@ impl Paths {
         Self {
             validated: BTreeSet::from([PathId::ZERO]),
             abandoned: BTreeSet::new(),
-            failed: BTreeSet::new(),
-            abandon_frames: 0,
-            agreed: None,
-            frames: 0,
-            heard: None,
             announced: BTreeSet::new(),
             given_up: 0,
             replaced: 0,
@@ -98,7 +74,7 @@ impl Paths {
             wanted: BTreeMap::new(),
             migrations: Migrations::default(),
             watch: Watch::new(timeouts.path_idle, timeouts.path_keep_alive),
-            most_early: timeouts.idle * 9 / 10,
+            recovery: Recovery::new(timeouts.idle),
         }
     }
 }
@@ -162,105 +138,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Have noq send again, over another path, what was in flight on those that failed.
-    ///
-    /// Once both sides have abandoned a path, noq waits three probe timeouts for late acknowledgements before it takes
-    /// what is left for lost. One that was silent for so long that it was given up has none on their way; so the timers
-    /// until then are run at once. What else they do is early as well: a probe, an acknowledgement. But a
-    /// path that is being validated at another address would be given up, so that is waited for.
-    ///
-    /// The connection's idle timeout is one of them, so no others may run as early as that. An answer that was delayed
-    /// for long, as by a peer that slept, stretches the probe timeouts beyond it; but the idle timeout with them, from
-    /// the next packet on, for it is three of the longest one at least (RFC 9000 §10.1).
-    pub fn recover_lost(&mut self, now: Instant) {
-        if self.paths.abandoned.is_empty()
-            || self.quic.is_closed()
-            || self.open_paths().is_empty()
-            || self.is_migrating(now)
-        {
-            return;
-        }
-        let agreed = self.look_for_agreement(now);
-        let overdue = self.since_overdue();
-        if overdue.is_some() {
-            self.paths.agreed = None;
-            self.paths.failed.extend(&self.paths.abandoned);
-        }
-        if self.paths.failed.is_empty() || !(agreed || overdue.is_some()) {
-            return;
-        }
-        let window = self.paths.failed.iter();
-        let window = window.filter_map(|path| self.quic.congestion_state(*path));
-        let window = window.map(|state| state.window()).max().unwrap_or(0);
-        for path in self.paths.failed.clone() {
-            let rtt = self.quic.rtt(path).unwrap_or_default();
-            let wait = 3 * (10 * rtt + LONGEST_ACK_DELAY);
-            let early = now + wait.min(self.paths.most_early);
-            let forgotten = overdue.and_then(|since| self.forgotten_at(path, since));
-            let limit = forgotten.map_or(early, |time| time.max(early));
-            while self.paths.failed.contains(&path)
-                && let Some(time) = self.quic.poll_timeout().filter(|time| *time <= limit)
-            {
-                self.quic.handle_timeout(time.max(now));
-                self.collect(now);
-            }
-        }
-        if self.paths.failed.is_empty() {
-            self.jump(now, window / 4);
-        }
-    }
-
-    /// Whether the peer has agreed to give up a path since the last look; note when it is heard.
-    fn look_for_agreement(&mut self, now: Instant) -> bool {
-        let stats = self.quic.stats().frame_rx;
-        let frames = stats.path_acks + stats.stream + stats.ping + stats.path_abandon;
-        if std::mem::replace(&mut self.paths.frames, frames) != frames {
-            self.paths.heard = Some(now);
-        }
-        let before = std::mem::replace(&mut self.paths.abandon_frames, stats.path_abandon);
-        let agreed = before != stats.path_abandon;
-        if agreed {
-            self.paths.agreed = Some(now);
-        }
-        agreed
-    }
-
-    /// When the peer agreed, if it has been heard for so long since then that all answers must have come, and the idle
-    /// timeout is by as much later than what is waited for. An answer in the very last packet was none yet when that
-    /// timeout began anew.
-    fn since_overdue(&self) -> Option<Instant> {
-        let (since, heard) = (self.paths.agreed?, self.paths.heard?);
-        let open = self.open_paths().into_iter();
-        let rtt = open.filter_map(|path| self.quic.rtt(path)).min();
-        let patience = OVERDUE.max(2 * rtt.unwrap_or_default());
-        let is_late = |path: &PathId| {
-            let answers = Answers::of(&self.quic, *path);
-            answers.is_some_and(|answers| answers.last() >= Some(heard))
-        };
-        let is_over = heard >= since + patience && !self.paths.abandoned.iter().any(is_late);
-        is_over.then_some(since)
-    }
-
-    /// When noq forgets a path to whose end the peer agreed then, at the latest.
-    fn forgotten_at(&self, path: PathId, agreed: Instant) -> Option<Instant> {
-        let timeout = Answers::probe_timeout(&self.quic, path)? + LONGEST_ACK_DELAY;
-        Some(agreed + 3 * timeout + UNCERTAINTY)
-    }
-
-    /// Let a path that has carried little have more on its way at first than a new one.
-    ///
-    /// Half of what was on its way on the path that failed has arrived, and its acknowledgements have not: that is sent
-    /// again before anything that the peer waits for, and would take many round trips of slow start.
-    fn jump(&mut self, now: Instant, bytes: u64) {
-        for path in self.open_paths() {
-            if self.is_path_validated(path)
-                && let Some(answers) = Answers::of(&self.quic, path)
-            {
-                answers.jump(now, bytes.min(MOST_AT_ONCE));
-            }
-        }
-    }
-
     /// Let there be another number for each path that the client has given up before anything of it reached the server.
     ///
     /// noq allows for another path when one that it knows is given up; of one that it does not know it takes no notice,
@@ -315,13 +192,13 @@ impl Connection {
                 self.paths.given_up += 1;
                 let loss = PathLoss::from(reason);
                 if loss == PathLoss::TimedOut || self.is_in_question(now, id) {
-                    self.paths.failed.insert(id);
+                    self.paths.recovery.note_failed(id);
                 }
                 Some(Event::PathLost(id, loss))
             }
             PathEvent::Discarded { id, .. } => {
                 self.paths.abandoned.remove(&id);
-                self.paths.failed.remove(&id);
+                self.paths.recovery.note_discarded(id);
                 None
             }
             PathEvent::RemoteStatus { id, status, .. } => {

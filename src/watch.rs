@@ -365,7 +365,7 @@ impl Connection {
     }
 
     /// How long an answer takes at most, as a rule.
-    fn answer_time(&self, path: PathId) -> Duration {
+    pub fn answer_time(&self, path: PathId) -> Duration {
         let rtt = self.round_trip(path);
         5 * rtt / 4 + LONGEST_ACK_DELAY
     }
