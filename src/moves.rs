@@ -146,18 +146,22 @@ impl Connection {
     /// there beside it.
     pub fn moved_from(&self, ends: Ends) -> Option<PathId> {
         let moved = self.moves.first().filter(|moved| moved.known == ends)?;
-        moved.path.filter(|_| moved.actual != ends)
+        let open = self.open_paths();
+        moved
+            .path
+            .filter(|path| moved.actual != ends && open.contains(path))
     }
 
-    /// Those of its moves that are over: the path is given up, or all are elsewhere by now.
+    /// Those of its moves that are over: noq has forgotten the path, or all are elsewhere by now. What the peer has sent
+    /// on a path until it learns that it is given up still counts.
     fn ended_moves(&self) -> Vec<Move> {
-        let open = self.open_paths();
+        let (open, known) = (self.open_paths(), self.quic.paths());
         let is_at = |moved: &Move, path: &PathId| {
             let ends = self.quic.network_path(*path);
             ends.is_ok_and(|ends| moved.is_of(ends.remote(), ends.local_ip()))
         };
         let is_over = |moved: &&Move| match moved.path {
-            Some(path) => !open.contains(&path),
+            Some(path) => !known.contains(&path),
             // The client may not have come yet to where it was last found.
             None => self.moves.last() != Some(moved) && !open.iter().any(|path| is_at(moved, path)),
         };
@@ -219,17 +223,21 @@ impl Engine {
         true
     }
 
-    /// Another path begins between these ends: what comes from there is for that one.
+    /// Another path begins between these ends: what comes from there is for that one, and what it sends goes there.
     pub fn vacate(&mut self, id: u64, ends: Ends) {
         let Some(connection) = self.connection(id) else {
             return;
         };
-        let left: Vec<_> = connection
-            .moves
-            .iter()
-            .skip(1)
-            .filter(|moved| moved.path.is_some() && moved.actual == ends)
-            .copied()
+        let open = connection.open_paths();
+        let is_over = |moved: &Move| moved.path.is_some_and(|path| !open.contains(&path));
+        let is_former = |index: usize, moved: &Move| index > 0 && moved.path.is_some();
+        let moves = connection.moves.iter().enumerate();
+        let left: Vec<_> = moves
+            .filter(|(index, moved)| {
+                let is_here = moved.actual == ends || (is_over(moved) && moved.known == ends);
+                is_here && (is_former(*index, moved) || is_over(moved))
+            })
+            .map(|(_, moved)| *moved)
             .collect();
         connection.moves.retain(|moved| !left.contains(moved));
         for moved in left {

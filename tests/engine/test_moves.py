@@ -98,6 +98,25 @@ def test_where_a_path_was_before_it_moved_another_one_can_be_opened() -> None:
     assert local(near) == [(CLIENT_HOSTS[1], PORT)]
 
 
+def test_what_is_on_its_way_on_a_moved_path_arrives_though_it_is_given_up() -> None:
+    pair, near, far = roaming()
+    near.move_path(0, (SERVER_HOSTS[1], PORT), CLIENT_HOSTS[0])
+    far.relocate((CLIENT_HOSTS[0], PORT), SERVER_HOSTS[1])
+    pair.advance(1.0)
+    near.open_path((SERVER_HOSTS[0], PORT), CLIENT_HOSTS[1], backup=True)
+    pair.advance(1.0)
+    flow = Flow(pair, far, near, 8_000, down=True)
+    flow.push()
+    pair.advance(0.01)
+    near.close_path(0)
+    assert finish(pair, flow, near, far) < 0.06
+    # Another is where it was, and where noq took it to be.
+    for local_, remote in ((0, 1), (0, 0)):
+        path = near.open_path((SERVER_HOSTS[remote], PORT), CLIENT_HOSTS[local_], backup=True)
+        pair.advance(0.5)
+        assert path in [each["id"] for each in near.paths() if each["validated"]]
+
+
 def test_a_server_goes_on_from_another_address_once_it_is_told() -> None:
     pair, near, far = roaming()
     pair.cut |= {(host, SERVER_HOSTS[0]) for host in CLIENT_HOSTS}
