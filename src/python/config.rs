@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use noq_proto::{IdleTimeout, QlogFileFactory, TransportConfig, VarInt};
+use noq_proto::{IdleTimeout, MtuDiscoveryConfig, QlogFileFactory, TransportConfig, VarInt};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -17,6 +17,10 @@ use crate::watch::MIN_IDLE_TIMEOUT;
 /// only once the peer sends; it is sent again after three times as long, which is a second with the 333 ms of
 /// RFC 9002 §6.2.2. Most peers are nearer; one that is not gets the first packet twice.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// The largest payload of UDP that is tried: in IPv6 and a relay's ChannelData it is as large as a packet on Ethernet.
+/// A path may move to where it needs both, after larger ones have passed without, and all of its packets would be lost.
+const LARGEST_PAYLOAD: u16 = 1500 - 40 - 8 - 4;
 
 #[derive(FromPyObject)]
 pub struct Settings {
@@ -55,6 +59,8 @@ impl Settings {
     /// `reserved_streams`: bidirectional streams that the peer may open beside `max_streams`.
     pub fn transport(&self, reserved_streams: u32) -> PyResult<TransportConfig> {
         let mut transport = TransportConfig::default();
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(LARGEST_PAYLOAD);
         let idle = IdleTimeout::try_from(seconds("idle_timeout", self.idle_timeout)?)
             .map_err(|_| wrong("idle_timeout"))?;
         let keep_alive = self
@@ -65,6 +71,7 @@ impl Settings {
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(keep_alive)
             .initial_rtt(INITIAL_RTT)
+            .mtu_discovery_config(Some(discovery))
             .max_concurrent_multipath_paths(MAX_PATHS)
             .stream_receive_window(window("stream_window", self.stream_window)?)
             .receive_window(window("connection_window", self.connection_window)?)
