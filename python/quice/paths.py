@@ -119,9 +119,9 @@ class PathKeeper:
             elif is_cut_off:
                 self._native.nudge()
             self._keep()
-            if self._path_of(pair) is None and self._is_cut_off and self._paths:
+            if self._path_of(pair) is None and self._is_cut_off and (path := self._movable(former)) is not None:
                 # No other can be opened now, and the peer waits for one of those there are.
-                self._move(next(iter(self._paths)), pair)
+                self._move(path, pair)
 
     def on_failed(self, error: Exception) -> None:
         """No pair passes checks any more; whether QUIC does, QUIC says."""
@@ -246,10 +246,15 @@ class PathKeeper:
         """Let a path go on over this pair, if that is better than another path beside it."""
         path = self._moved_from(pair)
         if path is None and is_cut_off:
-            path = self._path_of(former)
-            path = next(iter(self._paths), None) if path is None else path
+            path = self._movable(former)
         if path is not None:
             self._move(path, pair)
+
+    def _movable(self, former: CandidatePair) -> int | None:
+        """The path to go on with elsewhere, in a silence. On one that is not validated the peer may have no connection
+        ids to answer with: those for later paths may have been lost with earlier ones."""
+        paths = sorted(self._paths, key=lambda path: (path not in self._validated, path != self._path_of(former)))
+        return next(iter(paths), None)
 
     def _move(self, path: int, pair: CandidatePair) -> None:
         """Let a path go on over this pair, and no other."""
