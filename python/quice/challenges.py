@@ -234,7 +234,7 @@ class Challenger:
         """See `ConnectivityChecks`."""
         return sorted(self._known, key=_order)
 
-    def pair_lost(self, pair: CandidatePair) -> None:
+    def pair_lost(self, pair: CandidatePair, instead: CandidatePair | None) -> None:
         """See `ConnectivityChecks`."""
         pair.move(PairState.FAILED)
         self._preference.forget(pair)

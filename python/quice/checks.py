@@ -35,5 +35,5 @@ class ConnectivityChecks(Protocol):
     def pairs(self) -> Iterable[CandidatePair]:
         """The pairs there are, the best first; `is_valid` says which were found to work."""
 
-    def pair_lost(self, pair: CandidatePair) -> None:
-        """QUIC gets no answer on this pair any more."""
+    def pair_lost(self, pair: CandidatePair, instead: CandidatePair | None) -> None:
+        """QUIC gets no answer on this pair any more, and goes on with another, if there is one."""

@@ -217,10 +217,12 @@ class PathKeeper:
             self._report_lost(self.selected)
 
     def _report_lost(self, pair: CandidatePair) -> None:
-        """The checks may know the pair from an earlier session's by its addresses alone."""
-        known = next((each for each in self._checks.pairs if _way(each) == _way(pair)), None)
-        if known is not None:
-            self._checks.pair_lost(known)
+        if (known := self._known(pair)) is not None:
+            self._checks.pair_lost(known, self._known(self.selected))
+
+    def _known(self, pair: CandidatePair) -> CandidatePair | None:
+        """What the checks have for this pair, which they may know from an earlier session's by its addresses alone."""
+        return next((each for each in self._checks.pairs if _way(each) == _way(pair)), None)
 
     def _keep(self) -> None:
         """Open what is missing, send over the selected pair once its path is validated, and close what is left over."""

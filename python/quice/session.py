@@ -251,9 +251,9 @@ class Session:
             self._agent.entrust(selected, self._loop.time())
             self._driver.step()
 
-    def pair_lost(self, pair: CandidatePair) -> None:
-        """QUIC gets no answer on this pair any more."""
-        self._agent.pair_lost(pair, self._loop.time())
+    def pair_lost(self, pair: CandidatePair, instead: CandidatePair | None) -> None:
+        """QUIC gets no answer on this pair any more, and goes on with another, if there is one."""
+        self._agent.pair_lost(pair, self._loop.time(), instead)
         self._driver.step()
 
     async def hang_up(self) -> None:

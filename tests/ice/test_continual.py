@@ -287,6 +287,14 @@ def test_a_controlling_agent_whose_pair_is_lost_nominates_the_next_at_once() -> 
     assert peer.agent.report.state is CheckListState.COMPLETED
 
 
+def test_a_pair_that_has_taken_the_lost_ones_place_is_nominated_though_another_is_better() -> None:
+    peer = several()
+    _, _, third = peer.agent.pairs
+    peer.agent.pair_lost(selected(peer), peer.now, third)
+    nomination = peer.first_check()
+    assert (nomination.nominates, nomination.to) == (True, third.remote.address)
+
+
 def test_a_controlled_agent_whose_pair_is_lost_says_which_other_works_and_waits() -> None:
     peer = several(Role.CONTROLLED)
     lost = selected(peer)

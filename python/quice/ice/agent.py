@@ -285,11 +285,11 @@ class Agent:
         if rtt is not None:
             pair.rtt = rtt
 
-    def pair_lost(self, pair: CandidatePair, now: float) -> None:
-        """The peer does not answer on this pair any more."""
+    def pair_lost(self, pair: CandidatePair, now: float, instead: CandidatePair | None = None) -> None:
+        """The peer does not answer on this pair any more. instead: what has taken its place, if that is known."""
         if self._is_closed or not pair.is_valid:
             return
-        self._drop(pair, now)
+        self._drop(pair, now, instead)
 
     def close(self) -> None:
         """Stop; nothing more is sent, answered or reported."""
@@ -530,26 +530,26 @@ class Agent:
 
     # Losing pairs.
 
-    def _drop(self, pair: CandidatePair, now: float) -> None:
+    def _drop(self, pair: CandidatePair, now: float, instead: CandidatePair | None = None) -> None:
         """The pair does not work, or no longer."""
         generation = self._generation
         self._consents.drop(pair)
         self._checker.fail(pair)
         if pair is generation.selected:
-            self._lose_selected(pair, now)
+            self._lose_selected(pair, now, instead)
         elif self._previous is not None and pair is self._previous.selected:
             self._previous = None
             self._events.append(Lost(pair, next(generation.checklist.valid, None)))
         else:
             self._strategy.pair_failed(pair, now)
 
-    def _lose_selected(self, pair: CandidatePair, now: float) -> None:
+    def _lose_selected(self, pair: CandidatePair, now: float, instead: CandidatePair | None) -> None:
         generation = self._generation
         pair.nominated = False
         generation.selected = generation.checklist.floor = None
         self._free_at = None
         fresh = [each for each in generation.checklist.valid if each in self._consents]
-        fallback = fresh[0] if fresh else None
+        fallback = instead if instead in fresh else next(iter(fresh), None)
         self._events.append(Lost(pair, fallback))
         if not generation.continual:
             # §8.1.1: to nominate another pair takes an ICE restart.
