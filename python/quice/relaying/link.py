@@ -147,10 +147,9 @@ class Link:
 
     def close(self) -> None:
         """Give the allocation back."""
-        if self._closed:
-            return
-        self._client.close(self._now())
-        self._driver.step()
+        if not self._closed:
+            self._client.close(self._now())
+            self._driver.step()
         self._end()
 
     def _end(self) -> None:
@@ -189,6 +188,11 @@ class Link:
                 if self._tunnel is None:
                     self.host = self._pump.engine.add_relay(self.server, local=self.source.host)
                 self._observer.on_allocated(self)
+            case turn.Lost(code=turn.Code.WRONG_CREDENTIALS):
+                # What QUIC has there goes on until there is another way, or the route is closed.
+                self._closed = True
+                self._driver.close()
+                self._observer.on_ended(self, event)
             case turn.Failed() | turn.Lost():
                 self._end()
                 self._observer.on_ended(self, event)

@@ -37,6 +37,8 @@ _FAIR_TIME = 0.5
 """Seconds that they have at least before all are tried anew."""
 _BACKOFF = (0.5, 30.0)
 """Seconds before the first and, doubled each time, at most before a later try to get an allocation."""
+_LINGER = 5.0
+"""Seconds for which QUIC may go on through an allocation that the relay does not let us keep, at most."""
 MAX_WAYS = 8
 """Ways to a server that are tried if somebody else has named it: its name may stand for any number of addresses."""
 _FAMILIES = (4, 6)
@@ -93,6 +95,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self._candidates: list[Candidate] = []
         self._trying: dict[Link, asyncio.Future[Link]] = {}
+        self._lingering: list[Link] = []
         self._settled = asyncio.Event()
         """A way has come to its end."""
         self._lost = asyncio.Event()
@@ -102,7 +105,12 @@ class Relay:
     @property
     def links(self) -> list[Link]:
         """All that the server may send to."""
-        return [*self._trying, *([self.link] if self.link is not None else [])]
+        return [*self._trying, *self.routes]
+
+    @property
+    def routes(self) -> list[Link]:
+        """All that QUIC may use: that of the allocation first, and those of former ones."""
+        return [*([self.link] if self.link is not None else []), *self._lingering]
 
     def check(self) -> None:
         """The network may have changed: see whether the allocation is still there, and get another if not."""
@@ -118,6 +126,7 @@ class Relay:
         self._task.cancel()
         for link in self.links:
             link.close()
+        self._lingering.clear()
         self._withdraw()
 
     async def _run(self) -> None:
@@ -264,7 +273,10 @@ class Relay:
         """See `LinkObserver`."""
         if link is self.link:
             logger.info("the allocation at the relay was lost")
-            self._drop_link()
+            if event.code == turn.Code.WRONG_CREDENTIALS:
+                self._lingering.append(link)
+                self._loop.call_later(_LINGER, self._let_go, link)
+            self._forget_link()
         elif (allocated := self._trying.get(link)) is not None and not allocated.done():
             allocated.set_exception(RelayError(event.reason))
 
@@ -293,11 +305,19 @@ class Relay:
             self._replaced()
 
     def _drop_link(self) -> None:
-        link, self.link = self.link, None
-        if link is not None:
-            link.close()
+        if self.link is not None:
+            self.link.close()
+        self._forget_link()
+
+    def _forget_link(self) -> None:
+        self.link = None
         self._withdraw()
         self._lost.set()
+
+    def _let_go(self, link: Link) -> None:
+        if link in self._lingering:
+            self._lingering.remove(link)
+            link.close()
 
     def _withdraw(self) -> None:
         candidates, self._candidates = self._candidates, []

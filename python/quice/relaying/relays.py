@@ -159,7 +159,7 @@ class Relays:
 
     @property
     def _links(self) -> list[Link]:
-        return [relay.link for relay in self._relays.values() if relay.link is not None]
+        return [link for relay in self._relays.values() for link in relay.routes]
 
     def _relay(self, server: RelayServer) -> Relay:
         return Relay(

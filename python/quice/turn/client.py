@@ -324,7 +324,8 @@ class Client:
         elif outcome.response.error.code >= Code.SERVER_ERROR and now + _RETRY < self.allocation.expires:
             self._refresh_at = now + _RETRY
         else:
-            self._lose(explain(outcome.response.error.code, outcome.response.error.reason))
+            error = outcome.response.error
+            self._lose(explain(error.code, error.reason), error.code)
 
     def _release(self, now: float) -> None:
         self._requests.ask(Method.REFRESH, (Lifetime(0),), lambda *_: None, now, patience=_PATIENCE)
@@ -338,9 +339,9 @@ class Client:
         self._end()
         self._events.append(Failed(code, reason))
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, code: int | None = None) -> None:
         self._end()
-        self._events.append(Lost(reason))
+        self._events.append(Lost(reason, code))
 
     # Permissions and channels.
 

@@ -64,9 +64,14 @@ class Received:
 
 @dataclass(frozen=True)
 class Lost:
-    """The allocation is gone, with all channels and permissions. A new client, on a new port, may get another."""
+    """The allocation is gone, with all channels and permissions. A new client, on a new port, may get another.
+
+    `code`: what the server refuses to keep it with, if it says so. With 441, from here it has an allocation that was made
+    with another user name, as when a NAT gives us a port again: it may carry what is sent through it until it expires.
+    """
 
     reason: str
+    code: int | None = None
 
 
 @dataclass(frozen=True)
