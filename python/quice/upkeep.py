@@ -248,8 +248,8 @@ class Upkeep:
         self._offers.append(offer.ufrag)
         # It is somewhere else than before, or has reason to think so.
         self._retry, _ = _RETRIES
-        if not isinstance(signalling, InbandSignalling):
-            # The peer does not get through to us: perhaps it is we who are not where we were.
+        if self._wants_better or not isinstance(signalling, InbandSignalling):
+            # The peer does not get through to us, or not directly: perhaps it is we who are not where we were.
             self.surroundings.doubt()
         self._forget_muted()
         self._negotiation = negotiation = Negotiation(self, signalling, offer=offer)
@@ -508,6 +508,7 @@ class Upkeep:
         self._timer = None
         if self._wants_better:
             self._retry = min(2 * self._retry, _RETRIES[1])
+            self.surroundings.doubt()
             self.negotiate()
         else:
             self._retry, _ = _RETRIES
