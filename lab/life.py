@@ -126,6 +126,8 @@ class Happening:
     """What the data goes over, once it has settled."""
     needs_relay: bool = False
     """Whether there is a way through it only if the relay lives on without the rendezvous server."""
+    renews_reserve: bool = False
+    """Whether it is over only when there is another path through a relay in reserve than before."""
 
 
 CHAPTERS: dict[str, tuple[Happening, ...]] = {
@@ -149,7 +151,7 @@ CHAPTERS: dict[str, tuple[Happening, ...]] = {
     ),
     "relay": (
         Happening("relay killed", lambda play: play.relay.kill(), ELSEWHERE),
-        Happening("relay started again", lambda play: play.relay.start(), ELSEWHERE),
+        Happening("relay started again", lambda play: play.relay.start(), ELSEWHERE, renews_reserve=True),
         Happening("direct path cut again", lambda play: _part(play.stage), ELSEWHERE, PathKind.RELAY),
         Happening("direct path restored", lambda play: _rejoin(play.stage), ELSEWHERE),
     ),
@@ -190,10 +192,13 @@ class Outcome:
     after: str
     back: float | None
     """Until data came on a path of the sort that it is to come on; None where it was on one all the time."""
+    reserve: float | None
+    """Until there was another path in reserve, where that is waited for."""
 
     @property
     def good(self) -> bool:
-        return self.pause <= self.happening.limit and self.after == self.happening.after.value
+        renewed = self.reserve is not None or not self.happening.renews_reserve
+        return self.pause <= self.happening.limit and self.after == self.happening.after.value and renewed
 
 
 def happen(play: Play, happening: Happening, rest: float) -> Outcome:
@@ -206,6 +211,8 @@ def happen(play: Play, happening: Happening, rest: float) -> Outcome:
     def settled() -> bool:
         now = time.monotonic()
         carrier = timeline.carrier_at(now)
+        if happening.renews_reserve and timeline.new_reserve(since) is None:
+            return False
         return carrier is not None and carrier.kind == wanted and now - timeline.last < _FLOWING
 
     play.watch(rest)
@@ -218,6 +225,7 @@ def happen(play: Play, happening: Happening, rest: float) -> Outcome:
         carrier.kind if carrier else "none",
         after.kind if after and now - timeline.last < _FLOWING else "none",
         timeline.came_back(since, wanted),
+        timeline.new_reserve(since) if happening.renews_reserve else None,
     )
 
 
@@ -271,16 +279,20 @@ def tell(chapters: Sequence[str], play: Play, rest: float, show: Callable[[Outco
     return outcomes
 
 
-_HEADINGS = ("", "pause", "limit", "before", "after", "there after")
-_LINE = "{:26} {:>9} {:>6}  {:7} {:7} {:>11}"
+_HEADINGS = ("", "pause", "limit", "before", "after", "there after", "reserve")
+_LINE = "{:26} {:>9} {:>6}  {:7} {:7} {:>11} {:>8}"
 
 
 def show(outcome: Outcome) -> None:
     """Print a line of the table."""
-    pause, limit = f"{outcome.pause * 1000:.0f} ms", f"{outcome.happening.limit:g} s"
-    back = f"{outcome.back * 1000:.0f} ms" if outcome.back is not None else ""
-    line = _LINE.format(outcome.happening.name, pause, limit, outcome.before, outcome.after, back)
+    limit = f"{outcome.happening.limit:g} s"
+    pause, back, reserve = (_milliseconds(time) for time in (outcome.pause, outcome.back, outcome.reserve))
+    line = _LINE.format(outcome.happening.name, pause, limit, outcome.before, outcome.after, back, reserve)
     print(line.rstrip() + ("" if outcome.good else "  FAILED"), flush=True)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds is not None else ""
 
 
 def _show_event(event: Event) -> None:

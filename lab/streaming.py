@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from blake3 import blake3
 
-from quice import Connection, Endpoint, Path, PeerId, Stream, TransportConfig
+from quice import Connection, Endpoint, Path, PathKind, PeerId, Stream, TransportConfig
 from quice.policy import Policy
 from quice.signal.seal import Seal
 
@@ -113,11 +113,18 @@ class Receiver:
 
 
 async def watch(connection: Connection) -> None:
-    """Tell on which path most of the data comes, whenever it is another."""
+    """Tell on which path most of the data comes, whenever it is another, and which others through relays there are."""
     received: dict[int, int] = {}
     carrier: object = None
+    reserve: list[int] = []
     while True:
         paths = connection.paths
+        relayed = [
+            path.id for path in paths if path.kind is PathKind.RELAY and path.validated and path.status == "backup"
+        ]
+        if relayed != reserve:
+            say("reserve", ids=relayed)
+            reserve = relayed
         grown = {path: path.received_bytes - received.get(path.id, 0) for path in paths}
         received = {path.id: path.received_bytes for path in paths}
         most = max(grown, key=lambda path: grown[path], default=None)

@@ -81,3 +81,12 @@ def test_who_carried_the_data_and_when_that_changed_is_known() -> None:
     assert carrier.kind == "relay"
     assert timeline.came_back(1.5, "direct") == 2.5
     assert timeline.came_back(4.5, "direct") is None
+
+
+def test_a_reserve_that_is_the_same_as_before_is_no_new_one() -> None:
+    timeline = Timeline()
+    for at, ids in ((1.0, [3]), (2.0, []), (3.0, [3]), (5.0, [3, 4])):
+        timeline.take({"event": "reserve", "at": at, "ids": ids})
+    assert timeline.new_reserve(1.5) == 3.5
+    assert timeline.new_reserve(0.5) == 0.5
+    assert timeline.new_reserve(5.5) is None
