@@ -11,7 +11,31 @@ import pytest
 from scenarios.life import Outcome, Record, draw, run, table
 
 SEEDS = range(1, 31)
-FOUND = (16, 88, 94, 123, 187, 188, 190, 197, 288, 354, 393, 443, 457, 609, 792, 813, 872, 1495)
+FOUND = (
+    16,
+    88,
+    94,
+    109,
+    123,
+    187,
+    188,
+    190,
+    197,
+    288,
+    354,
+    393,
+    443,
+    457,
+    609,
+    792,
+    813,
+    872,
+    1129,
+    1393,
+    1495,
+    1596,
+    1776,
+)
 """Those in which something was found that is mended."""
 
 
