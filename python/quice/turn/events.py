@@ -66,8 +66,8 @@ class Received:
 class Lost:
     """The allocation is gone, with all channels and permissions. A new client, on a new port, may get another.
 
-    `code`: what the server refuses to keep it with, if it says so. With 441, from here it has an allocation that was made
-    with another user name, as when a NAT gives us a port again: it may carry what is sent through it until it expires.
+    `code`: what the server refuses to keep it with, if it says so. 441: from here it has one that was made with another
+    user name, as when a NAT gives us a port again. That one may carry what is sent through it until it expires.
     """
 
     reason: str
