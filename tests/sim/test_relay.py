@@ -19,6 +19,7 @@ from quice.sim.simulation import Simulation
 from quice.turn.events import Allocated, Bound, PermissionRefused
 from quice.wire import Address
 from tests.server.relayed import SECRET, credentials, relayed_peer
+from tests.sim.session import echo
 
 
 @pytest.fixture
@@ -148,3 +149,40 @@ async def test_an_endpoint_that_comes_to_a_relay_while_it_asks_in_vain_has_an_ad
         alice.move(away)
         await asyncio.sleep(0.5)
         assert len(server.relay.turn) == 1
+
+
+async def test_data_goes_on_through_an_allocation_that_is_another_users_until_there_is_another(
+    simulation: Simulation, host: Host
+) -> None:
+    """As when a NAT gives a port again for which the relay has an older one."""
+    sites = [simulation.world.site(nat=Nat.SYMMETRIC, uplink=Conditions(delay=0.025)) for _ in range(2)]
+    alice, bob = sites[0].host("alice"), sites[1].host("bob")
+    async with contextlib.AsyncExitStack() as stack:
+        with host:
+            server = await stack.enter_async_context(Server(relay=RelaySettings(secret=SECRET)))
+        with bob:
+            far = await stack.enter_async_context(Endpoint.bind(server=server.url, alpns=["test/1"]))
+            bob.start(echo(far))
+        with alice:
+            near = await stack.enter_async_context(Endpoint.bind(server=server.url, policy="relay"))
+            connection = await stack.enter_async_context(
+                await near.connect(far.peer, alpn="test/1", policy="relay"),
+            )
+            stream = await connection.open_stream()
+            (relay,) = near._surroundings.relays._relays.values()
+            link = relay.link
+            assert link is not None
+            link._client._requests.credentials = credentials("somebody else")
+            relay.check()
+            slowest = 0.0
+            for _ in range(200):
+                asked = simulation.loop.time()
+                await stream.write(b"?")
+                await stream.readexactly(1)
+                slowest = max(slowest, simulation.loop.time() - asked)
+                await asyncio.sleep(0.05)
+            assert slowest < 0.3
+            assert relay.link not in (None, link)
+            assert relay.routes == [relay.link]
+            stream.finish()
+            assert not await stream.read()
