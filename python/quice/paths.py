@@ -108,6 +108,9 @@ class PathKeeper:
 
     def select(self, pair: CandidatePair, *, urgent: bool) -> None:
         """Have this pair carry data. urgent: what carried it does not work any more, as one side has found."""
+        if pair.relays and not urgent and self._is_direct:
+            self._keep()
+            return
         former, self.selected, self._agreed = self.selected, pair, True
         # The peer is heard on it after a round trip at least.
         self._trial, self._trial_ends = None, self._loop.time() + _SETTLING
@@ -202,6 +205,14 @@ class PathKeeper:
                 self._try_another(now)
         if any(self._path_of(pair) is None for pair in self._wanted) or len(self._paths) > 1 or self._trial is not None:
             self._keep()
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether what is in use needs no relay, and works. Checks may not know of it: without a STUN server nobody can
+        name where a NAT lets packets in that are sent by now. Where they know of no direct pair at all, a side hides."""
+        if self.selected.relays or self._is_cut_off or self._path_of(self.selected) not in self._validated:
+            return False
+        return any(not pair.relays for pair in self._checks.pairs)
 
     @property
     def _is_settling(self) -> bool:
