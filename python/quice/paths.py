@@ -209,7 +209,7 @@ class PathKeeper:
     @property
     def _is_direct(self) -> bool:
         """Whether what is in use needs no relay, and works. Checks may not know of it: without a STUN server nobody can
-        name where a NAT lets packets in that are sent by now. Where they know of no direct pair at all, a side hides."""
+        name where a NAT lets packets in by now. Where they know of no direct pair at all, one side hides."""
         if self.selected.relays or self._is_cut_off or self._path_of(self.selected) not in self._validated:
             return False
         return any(not pair.relays for pair in self._checks.pairs)
