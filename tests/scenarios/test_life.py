@@ -35,6 +35,7 @@ FOUND = (
     1495,
     1596,
     1776,
+    2121,
 )
 """Those in which something was found that is mended."""
 
