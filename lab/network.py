@@ -16,9 +16,11 @@ import contextlib
 import itertools
 import os
 import re
+import select
+from collections.abc import Iterator
 from types import TracebackType
 
-from lab.ground import Ground
+from lab.ground import Ground, LabError
 from lab.link import IDEAL, Cables, Conditions
 from lab.namespace import Namespace
 from lab.roaming import Roamer
@@ -35,6 +37,8 @@ _PUBLIC_V6 = "2001:db8"
 _PRIVATE = "192.168"
 _SHARED = "100.64"
 _counter = itertools.count()
+_DYING = 10.0
+"""How long a process may take to end, in seconds."""
 
 
 class Lab:
@@ -146,8 +150,27 @@ def clean() -> list[str]:
 def _remove(ground: Ground, namespace: str) -> None:
     """Remove a namespace, and what runs in it; what is gone already, or half made, is no error."""
     if pids := ground.run("ip", "netns", "pids", namespace).stdout.split():
-        ground.run("kill", "-9", *pids)
+        with ending(*map(int, pids)):
+            ground.run("kill", "-9", *pids)
     ground.run("ip", "netns", "delete", namespace)
+
+
+@contextlib.contextmanager
+def ending(*programs: int) -> Iterator[None]:
+    """Go on after the block when these processes have ended, whoever's children they are.
+
+    A killed one is not gone at once: the kernel closes its sockets first. Raises `LabError` for one that stays.
+    """
+    with contextlib.ExitStack() as exits:
+        ends = {}
+        for program in programs:
+            with contextlib.suppress(ProcessLookupError):
+                ends[program] = os.pidfd_open(program)
+                exits.callback(os.close, ends[program])
+        yield
+        for program, end in ends.items():
+            if not select.select([end], [], [], _DYING)[0]:
+                raise LabError(f"process {program} does not end")
 
 
 def _alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lab.ground import Ground, LabError, available
-from lab.network import Lab, clean
+from lab.network import Lab, clean, ending
 from quice.sim.kinds import Nat
 
 UNAVAILABLE = available()
@@ -31,6 +31,13 @@ with Lab() as lab:
     print(host.namespace, program.pid, flush=True)
     signal.pause()
 """
+# The kernel takes milliseconds to close each packet socket of a program that was killed.
+SLOW = """
+import signal, socket
+sockets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3) for _ in range(20)]
+print("ready", flush=True)
+signal.pause()
+"""
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -49,10 +56,14 @@ def _namespaces_of(pid: int) -> list[str]:
 
 def test_a_lab_leaves_no_namespace_and_no_program() -> None:
     with Lab() as lab:
-        program = lab.site(Nat.PORT_RESTRICTED).host().popen("sleep", "60")
+        program = lab.site(Nat.PORT_RESTRICTED).host().popen(sys.executable, "-c", SLOW, stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
         if os.geteuid() == 0:
             assert len(_namespaces_of(os.getpid())) == 3
-    assert program.wait(5) == -signal.SIGKILL
+    assert not _runs(program.pid)
+    program.communicate()
+    assert program.returncode == -signal.SIGKILL
     assert _namespaces_of(os.getpid()) == []
 
 
@@ -92,14 +103,14 @@ def test_sigterm_removes_a_lab_and_a_kill_leaves_it_to_clean() -> None:
             namespace, program = process.stdout.readline().split()
             assert namespace not in clean()
             (forwarder,) = _run("ip", "netns", "pids", f"quice-{process.pid}-0-halfway").stdout.split()
-            process.send_signal(number)
-            process.wait(10)
+            with ending(int(forwarder)):
+                process.send_signal(number)
+                process.wait(10)
             left = _namespaces_of(process.pid)
             assert (namespace in left) == (number == signal.SIGKILL)
             assert (namespace in clean()) == (number == signal.SIGKILL)
             assert _namespaces_of(process.pid) == []
             assert not _runs(int(program))
-            assert not _runs(int(forwarder))
 
 
 def _runs(pid: int) -> bool:
