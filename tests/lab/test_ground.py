@@ -34,7 +34,7 @@ with Lab() as lab:
 # The kernel takes milliseconds to close each packet socket of a program that was killed.
 SLOW = """
 import signal, socket
-sockets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3) for _ in range(20)]
+sockets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3) for _ in range(100)]
 print("ready", flush=True)
 signal.pause()
 """
