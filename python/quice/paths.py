@@ -122,9 +122,6 @@ class PathKeeper:
             elif is_cut_off:
                 self._native.nudge()
             self._keep()
-            if self._path_of(pair) is None and self._is_cut_off and (path := self._movable(former)) is not None:
-                # No other can be opened now, and the peer waits for one of those there are.
-                self._move(path, pair)
 
     def on_failed(self, error: Exception) -> None:
         """No pair passes checks any more; whether QUIC does, QUIC says."""
@@ -178,7 +175,8 @@ class PathKeeper:
             return
         if self._path_of(pair) is None and (_way(pair) == _way(self.selected)):
             # What is left is in use from now on, whether the agents agree yet or not.
-            self.selected = next(iter(self._paths.values()), self.selected)
+            left = min(self._paths, key=lambda path: path not in self._validated, default=None)
+            self.selected = self._paths[left] if left is not None else self.selected
             self._trial = None
             self._report_lost(pair)
         self._keep()
@@ -203,7 +201,7 @@ class PathKeeper:
             self._trial = None
             if _SUSPICION <= silence <= _HOPE:
                 self._try_another(now)
-        if any(self._path_of(pair) is None for pair in self._wanted) or len(self._paths) > 1 or self._trial is not None:
+        if any(self._path_of(pair) is None for pair in self._wanted) or len(self._paths) > 1:
             self._keep()
 
     @property
@@ -229,7 +227,8 @@ class PathKeeper:
 
     def _report_lost(self, pair: CandidatePair) -> None:
         if (known := self._known(pair)) is not None:
-            self._checks.pair_lost(known, self._known(self.selected))
+            instead = self._known(self.selected)
+            self._checks.pair_lost(known, instead if instead is not known else None)
 
     def _known(self, pair: CandidatePair) -> CandidatePair | None:
         """What the checks have for this pair, which they may know from an earlier session's by its addresses alone."""
@@ -277,7 +276,6 @@ class PathKeeper:
         self._paths = {path: pair}
         self._validated.add(path)
         self._compared.clear()
-        self._trial = None
         self._pump.wake()
 
     @property
