@@ -154,7 +154,7 @@ impl Driver {
 
     /// Close the sockets and end the guardian.
     pub fn shut(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::SeqCst);
         self.lock().shut();
         self.alarm.set();
     }

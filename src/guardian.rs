@@ -51,7 +51,8 @@ impl Signal {
     }
 
     pub fn set(&self) {
-        if self.is_set.swap(true, Ordering::AcqRel) {
+        // Sequentially consistent, as in `clear`: what was changed before is seen by who clears this next.
+        if self.is_set.swap(true, Ordering::SeqCst) {
             return;
         }
         // SAFETY: writes one byte from a valid buffer. A full pipe is a flag that is set already.
@@ -66,7 +67,7 @@ impl Signal {
         // SAFETY: reads at most `sink.len()` bytes into it.
         while unsafe { libc::read(self.fd(), sink.as_mut_ptr().cast(), sink.len()) } > 0 {}
         // Last: what is set from here on writes again.
-        self.is_set.store(false, Ordering::Release);
+        self.is_set.store(false, Ordering::SeqCst);
     }
 }
 
@@ -102,7 +103,7 @@ fn run(driver: &Weak<Driver>, alarm: &OwnedFd) {
 /// Note what to wait for. Returns until when, or `None` when it is time to end.
 fn watch(driver: &Driver, fds: &mut Vec<RawFd>) -> Option<Option<Instant>> {
     driver.alarm.clear();
-    if driver.stop.load(Ordering::Relaxed) {
+    if driver.stop.load(Ordering::SeqCst) {
         return None;
     }
     let state = driver.lock();
