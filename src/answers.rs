@@ -1,15 +1,7 @@
 //! When a path's packets were answered. noq tells this to nobody but the congestion controller, so that one listens.
 
-use std::any::Any;
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
-use noq_proto::{Connection, PathId, RttEstimator};
-
-use crate::burst::Bursts;
 
 /// What of a path's packets was sent and answered: those that the peer must acknowledge, on whatever path it does.
 ///
@@ -43,7 +35,7 @@ pub struct Answers {
 const SLACK: u64 = 100_000_000;
 
 impl Answers {
-    fn new(epoch: Instant) -> Self {
+    pub fn new(epoch: Instant) -> Self {
         Self {
             epoch,
             last_sent: AtomicU64::new(0),
@@ -60,18 +52,6 @@ impl Answers {
         }
     }
 
-    /// Those of a path; others once it has migrated.
-    pub fn of(quic: &Connection, path: PathId) -> Option<Arc<Self>> {
-        Some(Listening::of(quic, path)?.answers.clone())
-    }
-
-    /// noq's probe timeout on a path, but for how long a peer may keep an acknowledgement (RFC 9002 §6.2.1).
-    pub fn probe_timeout(quic: &Connection, path: PathId) -> Option<Duration> {
-        let mut known = Listening::of(quic, path)?.known;
-        known.follow(quic.rtt(path)?);
-        Some(known.smoothed + 4 * known.variation)
-    }
-
     fn since_epoch(&self, time: Instant) -> u64 {
         let nanos = time.saturating_duration_since(self.epoch).as_nanos();
         u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1
@@ -81,7 +61,9 @@ impl Answers {
         Some(self.epoch + Duration::from_nanos(since.checked_sub(1)?))
     }
 
-    fn on_sent(&self, now: Instant) {
+    /// A packet has left that the peer must acknowledge.
+    pub fn on_sent(&self, now: Instant, bytes: u64) {
+        self.in_flight.fetch_add(bytes, Ordering::Relaxed);
         let now = self.since_epoch(now);
         if !self.is_waiting() {
             self.asked.store(now, Ordering::Relaxed);
@@ -89,7 +71,9 @@ impl Answers {
         self.last_sent.store(now, Ordering::Relaxed);
     }
 
-    fn on_answer(&self, now: Instant, sent: Instant) {
+    /// One is answered that was sent then.
+    pub fn on_answer(&self, now: Instant, sent: Instant, bytes: u64) {
+        self.left(bytes);
         let (now, sent) = (self.since_epoch(now), self.since_epoch(sent));
         self.answered_sent.fetch_max(sent, Ordering::Relaxed);
         self.answered.store(now, Ordering::Relaxed);
@@ -140,6 +124,23 @@ impl Answers {
         self.jump.fetch_max(bytes, Ordering::Relaxed);
     }
 
+    /// One is lost.
+    pub fn on_lost(&self, bytes: u64) {
+        self.left(bytes);
+    }
+
+    /// What the window allowed was too much.
+    pub fn on_congestion(&self) {
+        self.jump.store(0, Ordering::Relaxed);
+    }
+
+    /// What may be on the way where the window is this.
+    pub fn allowed(&self, window: u64) -> u64 {
+        let reprieve = self.reprieve.load(Ordering::Relaxed);
+        let jump = self.jump.load(Ordering::Relaxed);
+        (window + jump).max(reprieve)
+    }
+
     fn left(&self, bytes: u64) {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         self.in_flight
@@ -174,6 +175,10 @@ impl Answers {
         Duration::from_nanos(last.saturating_sub(since))
     }
 
+    pub fn set_unanswered(&self, packets: usize) {
+        self.unanswered.store(packets, Ordering::Relaxed);
+    }
+
     /// How many packets have been sent after the last one that is answered.
     pub fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::Relaxed)
@@ -182,226 +187,6 @@ impl Answers {
     /// When the last answer came.
     pub fn last(&self) -> Option<Instant> {
         self.instant(self.answered.load(Ordering::Relaxed))
-    }
-}
-
-/// A congestion controller, and an ear.
-#[derive(Debug)]
-struct Listening {
-    controller: Box<dyn Controller>,
-    /// The numbers of the packets sent after the last one that is answered. Others than those that must be acknowledged
-    /// have numbers, too.
-    unanswered: VecDeque<u64>,
-    answers: Arc<Answers>,
-    /// The round trip as noq has it.
-    known: Estimate,
-}
-
-/// A round trip and how much it varies, as noq estimates them (RFC 9002 §5.3). It shows but the first, from which the
-/// other follows.
-#[derive(Clone, Copy, Debug, Default)]
-struct Estimate {
-    smoothed: Duration,
-    variation: Duration,
-    has_sample: bool,
-}
-
-impl Estimate {
-    /// The round trip may have been estimated anew, once at most.
-    fn follow(&mut self, smoothed: Duration) {
-        if smoothed == self.smoothed {
-            return;
-        }
-        if self.has_sample {
-            let sample = (8 * smoothed).saturating_sub(7 * self.smoothed);
-            self.variation = (3 * self.variation + sample.abs_diff(self.smoothed)) / 4;
-        } else {
-            self.has_sample = !self.smoothed.is_zero();
-            self.variation = smoothed / 2;
-        }
-        self.smoothed = smoothed;
-    }
-}
-
-/// By how many times noq's round trip may exceed ours.
-const FAR: u32 = 2;
-
-impl Listening {
-    fn new(controller: Box<dyn Controller>, now: Instant) -> Self {
-        Self {
-            controller,
-            unanswered: VecDeque::new(),
-            answers: Arc::new(Answers::new(now)),
-            known: Estimate::default(),
-        }
-    }
-
-    /// A copy of what listens on a path.
-    fn of(quic: &Connection, path: PathId) -> Option<Box<Self>> {
-        let controller = quic.congestion_state(path)?.clone_box();
-        controller.into_any().downcast().ok()
-    }
-
-    /// What may be on the way where the window is this.
-    fn allowed(&self, window: u64) -> u64 {
-        let reprieve = self.answers.reprieve.load(Ordering::Relaxed);
-        let jump = self.answers.jump.load(Ordering::Relaxed);
-        (window + jump).max(reprieve)
-    }
-
-    fn answered(&mut self, number: u64) {
-        while self
-            .unanswered
-            .front()
-            .is_some_and(|first| *first <= number)
-        {
-            self.unanswered.pop_front();
-        }
-        self.count();
-    }
-
-    fn count(&self) {
-        self.answers
-            .unanswered
-            .store(self.unanswered.len(), Ordering::Relaxed);
-    }
-}
-
-/// Makes the congestion controllers of all paths.
-#[derive(Default)]
-pub struct Listeners(Arc<Bursts>);
-
-impl ControllerFactory for Listeners {
-    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let controller = self.0.clone().build(now, current_mtu);
-        Box::new(Listening::new(controller, now))
-    }
-}
-
-impl Controller for Listening {
-    fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
-        self.answers.on_sent(now);
-        self.answers
-            .in_flight
-            .fetch_add(bytes.into(), Ordering::Relaxed);
-        self.unanswered.push_back(pn);
-        self.count();
-        self.controller.on_packet_sent(now, bytes, pn);
-    }
-
-    fn on_ack(
-        &mut self,
-        now: Instant,
-        sent: Instant,
-        bytes: u64,
-        pn: u64,
-        app_limited: bool,
-        rtt: &RttEstimator,
-    ) {
-        self.answers.on_answer(now, sent);
-        self.answers.left(bytes);
-        self.answered(pn);
-        self.known.follow(rtt.get());
-        self.controller
-            .on_ack(now, sent, bytes, pn, app_limited, rtt);
-    }
-
-    fn on_sent(&mut self, now: Instant, bytes: u64, largest_pn: u64) {
-        self.controller.on_sent(now, bytes, largest_pn);
-    }
-
-    fn on_cwnd_limited(&mut self) {
-        self.controller.on_cwnd_limited();
-    }
-
-    fn on_end_acks(
-        &mut self,
-        now: Instant,
-        in_flight: u64,
-        app_limited: bool,
-        largest_packet_num_acked: Option<u64>,
-    ) {
-        self.controller
-            .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
-    }
-
-    fn on_congestion_event(
-        &mut self,
-        now: Instant,
-        sent: Instant,
-        is_persistent_congestion: bool,
-        is_ecn: bool,
-        lost_bytes: u64,
-        largest_lost_pn: u64,
-    ) {
-        self.answers.jump.store(0, Ordering::Relaxed);
-        self.controller.on_congestion_event(
-            now,
-            sent,
-            is_persistent_congestion,
-            is_ecn,
-            lost_bytes,
-            largest_lost_pn,
-        );
-    }
-
-    fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
-        self.answers.left(lost_bytes.into());
-        self.controller.on_packet_lost(lost_bytes, pn, now);
-    }
-
-    fn on_spurious_congestion_event(&mut self) {
-        self.controller.on_spurious_congestion_event();
-    }
-
-    fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.controller.on_mtu_update(new_mtu);
-    }
-
-    fn on_ack_frequency_update(
-        &mut self,
-        ack_eliciting_threshold: u64,
-        requested_max_ack_delay: Duration,
-    ) {
-        self.controller
-            .on_ack_frequency_update(ack_eliciting_threshold, requested_max_ack_delay);
-    }
-
-    fn window(&self) -> u64 {
-        self.allowed(self.controller.window())
-    }
-
-    fn metrics(&self) -> ControllerMetrics {
-        let mut metrics = self.controller.metrics();
-        metrics.congestion_window = self.allowed(metrics.congestion_window);
-        // noq paces a window over its round trip, which is most of a minute for a while after a peer was stopped.
-        if let Some(rtt) = self
-            .answers
-            .rtt()
-            .filter(|rtt| self.known.smoothed > FAR * *rtt)
-        {
-            let window = metrics.congestion_window as f64;
-            let rate = window * 1.25 / rtt.as_secs_f64();
-            metrics.pacing_rate.get_or_insert(rate as u64);
-        }
-        metrics
-    }
-
-    fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self {
-            controller: self.controller.clone_box(),
-            unanswered: self.unanswered.clone(),
-            answers: self.answers.clone(),
-            known: self.known,
-        })
-    }
-
-    fn initial_window(&self) -> u64 {
-        self.controller.initial_window()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 
@@ -415,18 +200,18 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let answers = Answers::new(start);
         assert_eq!((answers.waiting_since(), answers.last()), (None, None));
-        answers.on_sent(at(0));
-        answers.on_sent(at(10));
+        answers.on_sent(at(0), 1200);
+        answers.on_sent(at(10), 1200);
         assert_eq!(answers.waiting_since(), Some(at(0)));
         // There is more to be answered, but something was.
-        answers.on_answer(at(50), at(0));
+        answers.on_answer(at(50), at(0), 1200);
         assert_eq!(answers.waiting_since(), Some(at(50)));
-        answers.on_answer(at(60), at(10));
+        answers.on_answer(at(60), at(10), 1200);
         assert_eq!(answers.waiting_since(), None);
-        answers.on_sent(at(900));
+        answers.on_sent(at(900), 1200);
         assert_eq!(answers.waiting_since(), Some(at(900)));
         // An answer to what had been answered before.
-        answers.on_answer(at(910), at(0));
+        answers.on_answer(at(910), at(0), 1200);
         assert_eq!(answers.waiting_since(), Some(at(910)));
         assert_eq!(answers.last(), Some(at(910)));
     }
@@ -437,72 +222,20 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let answers = Answers::new(start);
         let rtt = || answers.rtt().unwrap().as_millis();
-        answers.on_answer(at(100), at(0));
+        answers.on_answer(at(100), at(0), 1200);
         // All that was sent in a minute is answered in the end, be it in one packet or many.
         for sent in (0..60_000).step_by(250) {
-            answers.on_answer(at(60_100), at(sent));
+            answers.on_answer(at(60_100), at(sent), 1200);
             assert!(rtt() <= 200, "{}", rtt());
         }
         let before = rtt();
-        answers.on_answer(at(60_200), at(60_100));
+        answers.on_answer(at(60_200), at(60_100), 1200);
         assert!(rtt() <= before);
         // It has become that far.
         for sent in (61_000..121_000).step_by(1_000) {
-            answers.on_answer(at(sent + 900), at(sent));
+            answers.on_answer(at(sent + 900), at(sent), 1200);
         }
         assert!(rtt() > 800, "{}", rtt());
-    }
-
-    #[test]
-    fn an_estimate_follows_that_of_rfc_9002() {
-        // §5.3, from the second sample on; before the first there is a guess.
-        let mut known = Estimate::default();
-        let (mut smoothed, mut variation) = (Duration::ZERO, Duration::ZERO);
-        known.follow(Duration::from_millis(333));
-        for (count, sample) in [120, 100, 90, 60_000, 101, 99].into_iter().enumerate() {
-            let sample = Duration::from_millis(sample);
-            (smoothed, variation) = match count {
-                0 => (sample, sample / 2),
-                _ => (
-                    (7 * smoothed + sample) / 8,
-                    (3 * variation + smoothed.abs_diff(sample)) / 4,
-                ),
-            };
-            known.follow(smoothed);
-            assert_eq!(known.smoothed, smoothed);
-            assert!(known.variation.abs_diff(variation) < Duration::from_micros(1));
-        }
-    }
-
-    #[test]
-    fn a_reprieve_lasts_until_something_sent_in_it_is_answered() {
-        let now = Instant::now();
-        let at = |millis| now + Duration::from_millis(millis);
-        let mut listening = Listening::new(Arc::new(Bursts::default()).build(now, 1200), now);
-        let window = listening.window();
-        for number in 0..window / 1200 {
-            listening.on_packet_sent(now, 1200, number);
-        }
-        listening.answers.reprieve(at(500), 1500);
-        assert_eq!(listening.window(), window + 1500);
-        listening.answers.on_answer(at(600), at(0));
-        assert_eq!(listening.window(), window + 1500);
-        listening.answers.on_answer(at(700), at(600));
-        assert_eq!(listening.window(), window);
-    }
-
-    #[test]
-    fn a_jump_lasts_until_packets_are_lost() {
-        let now = Instant::now();
-        let mut listening = Listening::new(Arc::new(Bursts::default()).build(now, 1200), now);
-        let window = listening.window();
-        listening.answers.jump(100_000);
-        listening.answers.jump(50_000);
-        listening.on_packet_sent(now, 1200, 0);
-        listening.answers.on_answer(now, now);
-        assert_eq!(listening.window(), window + 100_000);
-        listening.on_congestion_event(now, now, false, false, 1200, 0);
-        assert!(listening.window() <= window);
     }
 
     #[test]
@@ -511,28 +244,12 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let answers = Answers::new(start);
         for millis in [0, 300, 900] {
-            answers.on_sent(at(millis));
+            answers.on_sent(at(millis), 1200);
         }
         assert_eq!(answers.went_on(), Duration::from_millis(900));
-        answers.on_answer(at(5000), at(300));
+        answers.on_answer(at(5000), at(300), 1200);
         assert_eq!(answers.went_on(), Duration::from_millis(600));
-        answers.on_answer(at(5000), at(900));
+        answers.on_answer(at(5000), at(900), 1200);
         assert_eq!(answers.went_on(), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_was_sent_before_the_last_that_is_answered_is_not_counted_as_unanswered() {
-        let now = Instant::now();
-        let mut listening = Listening::new(Arc::new(Bursts::default()).build(now, 1200), now);
-        // The numbers between are those of acknowledgements.
-        for number in [3, 7, 8, 20] {
-            listening.on_packet_sent(now, 1200, number);
-        }
-        assert_eq!(listening.answers.unanswered(), 4);
-        listening.answered(7);
-        assert_eq!(listening.answers.unanswered(), 2);
-        listening.answered(20);
-        listening.answered(8);
-        assert_eq!(listening.answers.unanswered(), 0);
     }
 }

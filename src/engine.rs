@@ -14,10 +14,10 @@ use noq_proto::{
 use std::net::{IpAddr, SocketAddr};
 
 use crate::admission::{Admission, Verdict};
-use crate::answers::Listeners;
 use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::connection::{Connection, Event};
+use crate::controller::PathControllers;
 use crate::demux::{Protocol, classify};
 use crate::moves::{Move, Moves};
 use crate::path::Timeouts;
@@ -120,9 +120,9 @@ impl Engine {
         clock: Option<Arc<Clock>>,
         seeded: Option<Seeded>,
     ) -> Result<Self, rustls::Error> {
-        let listeners = Arc::new(Listeners::default());
-        transport.congestion_controller_factory(listeners.clone());
-        server_transport.congestion_controller_factory(listeners);
+        let controllers = Arc::new(PathControllers::default());
+        transport.congestion_controller_factory(controllers.clone());
+        server_transport.congestion_controller_factory(controllers);
         let mut config = seeded
             .as_ref()
             .map_or_else(EndpointConfig::default, Seeded::endpoint_config);

@@ -19,6 +19,7 @@ use noq_proto::PathId;
 
 use crate::answers::Answers;
 use crate::connection::Connection;
+use crate::estimate::Estimate;
 use crate::path::LONGEST_ACK_DELAY;
 
 /// What a path may have on its way at first that takes over from another.
@@ -237,7 +238,7 @@ impl Connection {
     }
 
     fn probe_timeout(&self, path: PathId) -> Option<Duration> {
-        Some(Answers::probe_timeout(&self.quic, path)? + LONGEST_ACK_DELAY)
+        Some(Estimate::of(&self.quic, path)?.probe_timeout() + LONGEST_ACK_DELAY)
     }
 
     /// Let a path that has carried little have more on its way at first than a new one: what the other has lost is sent
