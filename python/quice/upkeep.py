@@ -227,23 +227,24 @@ class Upkeep:
         """The peer begins a negotiation."""
         ongoing = self._negotiation
         if offer.ufrag in self._offers:
-            if self._muted is not None and self._muted.is_about(offer):
+            is_muted = self._muted is not None and self._muted.is_about(offer)
+            if is_muted and not self.leads:
                 # The peer goes on with it.
                 ongoing = self._resume()
             # It comes by another way, by which the answer may get through, or late.
             if ongoing is not None and ongoing.is_about(offer):
                 await ongoing.signalling.add(signalling)
-            else:
-                await signalling.close()
+                return
+            await signalling.close()
+            if is_muted and ongoing is not None:
+                await self._say_again(ongoing)
             return
         if self._is_outdated(offer):
             await signalling.close()
             return
         if ongoing is not None and self.leads and ongoing.awaits_answer:
             await _refuse(signalling, RefuseReason.CROSSED)
-            # The peer is there. If ours has not reached it, as while it slept, it does now.
-            ongoing.by_rendezvous = None
-            await self._call_by_rendezvous(ongoing)
+            await self._say_again(ongoing)
             return
         self._offers.append(offer.ufrag)
         # It is somewhere else than before, or has reason to think so.
@@ -386,6 +387,11 @@ class Upkeep:
                 negotiation.by_rendezvous = way = rendezvous.open(self.connection.peer)
                 await negotiation.signalling.add(way)
 
+    async def _say_again(self, negotiation: Negotiation) -> None:
+        """The peer is there. If our offer has not reached it, as while it slept, it does now."""
+        negotiation.by_rendezvous = None
+        await self._call_by_rendezvous(negotiation)
+
     def _on_session(self, signalling: InbandSignalling) -> None:
         self.surroundings.spawn(self._hear_out(signalling), "quice negotiation")
 
@@ -517,7 +523,8 @@ class Upkeep:
     def _wants_better(self) -> bool:
         if self._session is None or self._session.selected is None:
             return True
-        return self.policy is Policy.AUTO and self._session.selected.relays > 0
+        used = self._keeper.selected if self._keeper is not None else self._session.selected
+        return self.policy is Policy.AUTO and (used.relays > 0 or self._session.selected.relays > 0)
 
 
 async def _refuse(signalling: Signalling, reason: RefuseReason) -> None:

@@ -36,6 +36,7 @@ FOUND = (
     1596,
     1776,
     2121,
+    4856,
 )
 """Those in which something was found that is mended."""
 
