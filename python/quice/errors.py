@@ -118,13 +118,14 @@ class HandshakeError(ConnectError):
 class NoPathError(ConnectError):
     """No pair of candidates of the two peers can reach each other."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, advice: str = "") -> None:
+        """`advice`: what helps, where it is not another relay."""
         self.reason = reason
-        super().__init__(
-            f"no path to the peer: {reason}. Without a relay, one of the two networks at least must let UDP in from an "
-            "address it has sent to. `quice serve` relays unless it was told not to; Endpoint.bind(relays=...) and "
-            "`--relay` name other relays"
+        other_relay = (
+            "Without a relay, one of the two networks at least must let UDP in from an address it has sent to. "
+            "`quice serve` relays unless it was told not to; Endpoint.bind(relays=...) and `--relay` name other relays"
         )
+        super().__init__(f"no path to the peer: {reason}. {advice or other_relay}")
 
 
 class ConnectionClosedError(Error):

@@ -117,7 +117,7 @@ class Introductions:
                 reason = "no pair of candidates was found to work"
                 raise ConnectTimeoutError(timeout, self.with_relays(reason)) from None
             if isinstance(error, NoPathError):
-                raise self.explained(error) from None
+                raise self.explained(error, policy) from None
             raise
         self.settle(session, meeting, connection, policy)
         return connection
@@ -170,11 +170,11 @@ class Introductions:
     def raise_if_confined(self, policy: Policy) -> None:
         """Raise `NoPathError` if the policy leaves no way at all."""
         if policy is Policy.RELAY and not self.surroundings.relays.are_there:
-            raise NoPathError("the policy is to use relays alone, and this endpoint has none")
+            raise NoPathError("this endpoint has no relay", policy.advice)
 
-    def explained(self, error: NoPathError) -> NoPathError:
-        """The error, with the reason why there was no way through a relay either."""
-        return NoPathError(self.with_relays(error.reason)) if self.surroundings.relays.problems else error
+    def explained(self, error: NoPathError, policy: Policy) -> NoPathError:
+        """The error, with the reason why there was no way through a relay either, and what would help."""
+        return NoPathError(self.with_relays(error.reason), policy.advice)
 
     def with_relays(self, reason: str) -> str:
         """Why there is no way, and why there is none through a relay."""

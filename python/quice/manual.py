@@ -71,7 +71,7 @@ class _ManualSession:
         try:
             connection = await self._meeting.connected
         except NoPathError as error:
-            await self._give_up(self._introductions.explained(error))
+            await self._give_up(self._introductions.explained(error, self._policy))
         except Exception as error:
             await self._give_up(error)
         except asyncio.CancelledError:

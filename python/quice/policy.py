@@ -22,6 +22,11 @@ class Policy(str, enum.Enum):
     RELAY = "relay"
     LAN = "lan"
 
+    @property
+    def advice(self) -> str:
+        """What helps where it has left no way; nothing for `AUTO`, which forbids none."""
+        return _ADVICE[self]
+
     def uses(self, ours: Candidate) -> bool:
         """Whether a candidate of our own is used, and told of."""
         match self:
@@ -49,5 +54,13 @@ class Policy(str, enum.Enum):
         # RFC 8445 §5.1.1.2: a relayed candidate's related address is where the server sees us.
         return msgspec.structs.replace(ours, related_address=None) if self is Policy.RELAY else ours
 
+
+_ADVICE = {
+    Policy.AUTO: "",
+    Policy.DIRECT: "This side's policy is to use no relay; with the policy `auto` one may lead to the peer",
+    Policy.RELAY: "This side's policy is to use its relays alone, and one at least must work: `quice serve` is one "
+    "unless it was told not to; Endpoint.bind(relays=...) and `--relay` name others. Or use the policy `auto`",
+    Policy.LAN: "This side's policy is to stay within its own network; `direct` and `auto` look beyond it",
+}
 
 PolicyName = Policy | Literal["auto", "direct", "relay", "lan"]

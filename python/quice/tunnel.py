@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import asyncio.sslproto
 import contextlib
-import os
 import socket
 import ssl
 import sys
@@ -15,6 +14,7 @@ from typing import cast
 from quice import proxy
 from quice.errors import RelayUnreachableError
 from quice.machine import System, this_machine
+from quice.reasons import reason_of
 from quice.wire import Address
 
 _ATTEMPT_DELAY = 0.25
@@ -193,7 +193,7 @@ async def open_tunnel(
         try:
             tunnel = opening.result()
         except (OSError, proxy.ProxyError, ValueError) as error:
-            raise RelayUnreachableError(f"{host}:{port}", _reason(error)) from error
+            raise RelayUnreachableError(f"{host}:{port}", reason_of(error)) from error
         return tunnel
     finally:
         if tunnel is None:
@@ -283,14 +283,3 @@ def _tune(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if _TCP_NOTSENT_LOWAT is not None:
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS: {error.reason or error}"
-    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
-        # The event loop has words of its own, which leave the system's out.
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__

@@ -125,7 +125,7 @@ async def test_the_policy_relay_without_a_relay_ends_at_once_and_says_what_to_do
         ticket = (await answering.event("ticket"))["ticket"]
         status, _, errors = await run("ping", ticket, "--policy", "relay")
     assert status == 1
-    assert "this endpoint has none" in errors
+    assert "this endpoint has no relay" in errors
     assert "`--relay`" in errors
 
 

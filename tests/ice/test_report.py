@@ -44,7 +44,7 @@ def test_addresses_of_different_families_are_said_to_be_the_reason() -> None:
     ("state", "said"),
     [
         (PairState.SUCCEEDED, "a direct way was found"),
-        (PairState.FROZEN, "still being tried"),
+        (PairState.FROZEN, "none of 1 direct candidate pairs has let a check through and its answer back so far"),
         (PairState.WAITING, "still being tried"),
         (PairState.IN_PROGRESS, "still being tried"),
         (PairState.FAILED, "none of 1 direct candidate pairs"),

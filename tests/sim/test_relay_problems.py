@@ -37,3 +37,43 @@ async def test_a_relay_that_refuses_is_named_with_its_reason(simulation: Simulat
                 await near.connect(far.peer, alpn=ALPN, policy=policy)  # type: ignore[arg-type]
     url = relay.turn[0].removesuffix(":3478?transport=udp")
     assert f"; {url}: the relay refuses with 401" in str(raised.value)
+    said = {"auto": "Without a relay, one of the two networks", "relay": "relays alone"}
+    assert said[policy] in str(raised.value)
+    if policy == "relay":
+        assert raised.value.reason.startswith("this side has no candidate; ")
+
+
+async def test_a_relay_that_does_not_answer_is_said_not_to(simulation: Simulation) -> None:
+    world = simulation.world
+    meeting, silent = world.host("server"), world.host("relay")
+    alice, bob = (world.site(name, nat=Nat.SYMMETRIC).host(f"at {name}") for name in ("home", "office"))
+    async with contextlib.AsyncExitStack() as stack:
+        with meeting:
+            server = await stack.enter_async_context(Server(relay=NO_RELAY))
+        with bob:
+            far = await stack.enter_async_context(Endpoint.bind(server=server.url, alpns=[ALPN]))
+        with alice:
+            relay = RelayServer.parse(f"turn:{silent.addresses()[-1].host}", "me", "secret")
+            near = await stack.enter_async_context(Endpoint.bind(server=server.url, relays=[relay]))
+            await asyncio.sleep(60)
+            with pytest.raises(NoPathError, match=r"; turn:[0-9.]+: (the relay|it) does not answer"):
+                await near.connect(far.peer, alpn=ALPN)
+
+
+@pytest.mark.parametrize(("policy", "said"), [("direct", "to use no relay"), ("lan", "within its own network")])
+async def test_where_the_policy_forbids_the_only_way_it_is_named(
+    simulation: Simulation, policy: str, said: str
+) -> None:
+    world = simulation.world
+    alice, bob = (world.site(name, nat=Nat.SYMMETRIC).host(f"at {name}") for name in ("home", "office"))
+    async with contextlib.AsyncExitStack() as stack:
+        with world.host("server"):
+            server = await stack.enter_async_context(Server())
+        with bob:
+            far = await stack.enter_async_context(Endpoint.bind(server=server.url, alpns=[ALPN]))
+        with alice:
+            near = await stack.enter_async_context(Endpoint.bind(server=server.url))
+            await asyncio.sleep(1)
+            with pytest.raises(NoPathError, match=said) as raised:
+                await near.connect(far.peer, alpn=ALPN, policy=policy)  # type: ignore[arg-type]
+    assert "name other relays" not in str(raised.value)

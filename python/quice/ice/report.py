@@ -54,7 +54,10 @@ class Report:
         if any(pair.state is PairState.SUCCEEDED for pair in direct):
             return "a direct way was found, and is about to be taken"
         if any(pair.state is not PairState.FAILED for pair in direct):
-            return "direct ways are still being tried"
+            return (
+                f"none of {len(direct)} direct candidate pairs has let a check through and its answer back so far; "
+                "they are still being tried"
+            )
         return f"none of {len(direct)} direct candidate pairs let a check through and its answer back"
 
 
@@ -67,6 +70,10 @@ def failure(generation: Generation, controlling: bool) -> str:
     """Why there is no selected pair, in a sentence."""
     if generation.peer is None:
         return "the peer's candidates never came"
+    if not generation.local:
+        return "this side has no candidate"
+    if not generation.remote:
+        return "the peer has named no candidate that this side may try"
     if len(generation.checklist) == 0:
         return "no candidate of ours has a counterpart of the peer's in the same address family"
     if any(generation.checklist.valid):

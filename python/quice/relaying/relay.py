@@ -21,6 +21,7 @@ from quice.ice import Base, Candidate, CandidateKind
 from quice.ice.candidate import MAX_LOCAL_PREFERENCE, foundation, priority
 from quice.ice.gather import ranked, usable
 from quice.pump import Pump
+from quice.reasons import reason_of
 from quice.relaying.link import Link
 from quice.relaying.server import RelayServer
 from quice.tunnel import open_tunnel
@@ -137,7 +138,7 @@ class Relay:
             try:
                 link = await asyncio.wait_for(self._find_anew(), _LIMIT)
             except (RelayError, OSError, ValueError, asyncio.TimeoutError) as error:
-                self.problem = f"{self.server.uris[0]}: {error or 'it does not answer'}"
+                self.problem = f"{self.server.uris[0]}: {reason_of(error)}"
                 logger.info("no allocation at the relay %s", self.problem)
                 self._conclude()
                 jitter = 1 + self._rng.getrandbits(8) / 256

@@ -15,6 +15,7 @@ from websockets.uri import parse_uri
 from quice import proxy
 from quice.errors import ServerUnreachableError
 from quice.machine import System, this_machine
+from quice.reasons import reason_of
 from quice.signal import protocol
 from quice.signal.protocol import Challenge, ProtocolDecodeError
 
@@ -106,7 +107,8 @@ async def _open(url: str, host: str, by: str | None) -> ClientConnection:
             **where,  # type: ignore[arg-type]
         )
     except (OSError, asyncio.TimeoutError, WebSocketException, ValueError) as error:
-        raise ServerUnreachableError(url, str(error)) from error
+        how = "through the proxy that the environment names: " if by is not None else ""
+        raise ServerUnreachableError(url, how + reason_of(error)) from error
 
 
 async def answer_of(url: str, websocket: ClientConnection) -> protocol.ToPeer:
