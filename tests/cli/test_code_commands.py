@@ -88,6 +88,20 @@ async def test_a_wrong_code_is_told_to_both_and_the_sender_has_a_new_one(url: st
     assert (out / "file").read_bytes() == b"content"
 
 
+async def test_a_file_in_the_place_of_the_folder_is_refused_while_the_code_is_still_good(
+    url: str, file: Path, out: Path
+) -> None:
+    async with quice("send", file, "--server", url, "--json") as send:
+        code = await code_of(send)
+        for taken in (file, file / "folder"):
+            status, _, errors = await run("receive", code, "--server", url, "--out", taken)
+            assert (status, errors) == (2, f"error: --out takes a folder, and {file} is none. Name another one\n")
+        status, _, errors = await run("receive", code, "--server", url, "--out", out)
+        assert status == 0, errors
+        await send.succeeded()
+    assert (out / "file").read_bytes() == b"content"
+
+
 async def test_a_sender_puts_up_with_few_wrong_codes(url: str, file: Path, out: Path) -> None:
     async with quice("send", file, "--server", url, "--json") as send:
         for _ in range(MAX_WRONG):

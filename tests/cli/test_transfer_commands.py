@@ -187,18 +187,19 @@ async def test_what_is_not_sent_is_named_as_it_is(url: str, source: Path, out: P
         assert await send.line() == f"not sent: {str(source / '[red]link')!r} is a symbolic link\n"
 
 
-async def test_a_folder_that_cannot_be_written_is_told_on_both_sides(url: str, source: Path, tmp_path: Path) -> None:
-    (source / "file").write_bytes(b"content")
-    (tmp_path / "[bold]taken").write_bytes(b"no folder")
-    async with quice("send", source / "file", "--server", url, "--json") as send:
-        status, _, errors = await run("receive", await ticket_of(send), "--out", tmp_path / "[bold]taken")
+async def test_a_folder_that_cannot_be_made_is_told_on_both_sides(url: str, source: Path, out: Path) -> None:
+    (source / "[bold]taken").mkdir()
+    out.mkdir()
+    (out / "[bold]taken").write_bytes(b"no folder")
+    async with quice("send", source / "[bold]taken", "--server", url, "--json") as send:
+        status, _, errors = await run("receive", await ticket_of(send), "--out", out)
         assert status == 1
         (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
-        assert f"{tmp_path}/[bold]taken: " in line
+        assert f"{out}/[bold]taken: " in line
         error = await send.event("error")
         assert error["kind"] == "remote_file"
         assert "[bold]taken" in error["message"]
-        assert str(tmp_path) not in error["message"]
+        assert str(out) not in error["message"]
 
 
 async def test_many_empty_files_are_no_flood_of_events(url: str, source: Path, out: Path) -> None:

@@ -109,6 +109,7 @@ WRONG = {
     "a code without its number": (("receive", "crossover-clockwork"), "invalid_code", "begins with a number"),
     "a mistyped code": (("pair", "7-crosover-clockwork", "--server", "ws://h"), "invalid_code", "perhaps 'crossover'"),
     "a code, and somebody to wait for": (("receive", "7-crossover-clockwork", "--from", "laptop"), "usage", "--from"),
+    "a file to store in": (("receive", TICKET, "--out", "/etc/passwd"), "usage", "--out takes a folder"),
     "nobody to wait for": (("receive", "--server", "ws://h"), "usage", "`quice pair`"),
     "a stranger to wait for": (("receive", "--from", "laptop"), "unknown_peer", "`quice peers` lists"),
     "a stranger to send to": (("send", "x", "--to", "laptop"), "unknown_peer", "`quice peers` lists"),
@@ -175,6 +176,14 @@ def test_what_fails_gets_one_clear_line_and_status_1(arguments: tuple[str, ...],
     event = json.loads(line)
     assert (event["event"], event["kind"]) == ("error", kind)
     assert said in event["message"]
+
+
+def test_where_nothing_may_be_stored_nothing_is_received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Root may write everywhere, so that no mode of the folder serves for the test.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    result = call("receive", "7-crossover-clockwork", "--server", "ws://h", "--out", str(tmp_path / "new" / "folder"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {tmp_path} can't be written to. ")
 
 
 def test_the_server_of_the_environment_is_used_and_the_one_given_goes_before_it(

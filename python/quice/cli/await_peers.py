@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quice.cli.output import Output
-from quice.cli.receiving import receive_all
+from quice.cli.receiving import check_folder, receive_all
 from quice.cli.runner import UsageError, own_identity, peer_book, server_urls
 from quice.cli.ways import Ways
 
@@ -41,6 +41,7 @@ async def await_peers(
             "nobody is paired with this machine, so there is nobody to wait for. Run `quice pair` on both machines, or "
             "give the code that `quice send` printed"
         )
+    check_folder(wanted.out)
     names = {each.peer: each.name for each in known}
     servers = server_urls(server, tuple(dict.fromkeys(url for each in known for url in each.servers)))
     async with Endpoint.bind(

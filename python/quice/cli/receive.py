@@ -9,7 +9,7 @@ import typer
 
 from quice.cli.await_peers import Wanted, await_peers
 from quice.cli.output import Output
-from quice.cli.receiving import receive_all
+from quice.cli.receiving import check_folder, receive_all
 from quice.cli.runner import IdentityFile, Json, Server, UsageError, run, server_urls
 from quice.cli.ways import PolicyOption, RelayPassword, RelayUri, RelayUser, Ways
 from quice.policy import Policy
@@ -65,6 +65,7 @@ async def _receive(
 
     if is_narrowed:
         raise UsageError("--from and --keep are for waiting, without a code or ticket")
+    check_folder(out)
     code = Code.parse(text) if _is_code(text) else None
     kept = KeptTicket(out, code) if code is not None else None
     ticket = kept.load() if kept is not None else Ticket.parse(text)

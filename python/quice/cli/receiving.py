@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quice.cli.output import Output, in_words
+from quice.cli.runner import UsageError
 from quice.cli.watch import path_changes
 
 if TYPE_CHECKING:
     from quice.connection import Connection
+
+
+def check_folder(out: Path) -> None:
+    """Refuse what can't be a folder to store in, while no code is used up yet. Raises `UsageError`."""
+    absolute = out.absolute()
+    there = next(path for path in (absolute, *absolute.parents) if os.path.lexists(path))
+    if not os.path.isdir(there):
+        raise UsageError(f"--out takes a folder, and {there} is none. Name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} can't be written to. Name another folder by --out")
 
 
 async def receive_all(
