@@ -97,6 +97,11 @@ WRONG = {
     "a server without a host": (("send", "x", "--server", "ws://:4780"), "usage", "ws://HOST:PORT"),
     "a server on no port": (("send", "x", "--server", "ws://h:70000"), "usage", "ws://HOST:PORT"),
     "a server that is not text": (("send", "x", "--server", "ws://h\udcff"), "usage", "ws://HOST:PORT"),
+    "nothing to send": (
+        ("send", "/etc/nothing", "--server", "ws://h"),
+        "usage",
+        "can't send /etc/nothing: there is no such file or folder. Mend that, or leave it out",
+    ),
     "no ticket": (("receive", "hello"), "ticket", "does not begin with 'quice1'"),
     "half a ticket": (("receive", TICKET[:50]), "ticket", "Copy it again"),
     "a mistyped ticket": (
@@ -154,7 +159,6 @@ def test_wrong_values_get_one_clear_line_and_status_2(arguments: tuple[str, ...]
 
 
 FAILING = {
-    "nothing to send": (("send", "/etc/nothing", "--server", "ws://127.0.0.1:9"), "local_file", "/etc/nothing"),
     "no server there": (("send", "/etc/passwd", "--server", "ws://127.0.0.1:9"), "server_unreachable", ":9"),
     "no server where the ticket says": (("receive", TICKET), "server_unreachable", "ws://127.0.0.1:9"),
     "no server to ping by": (("ping", TICKET), "server_unreachable", "ws://127.0.0.1:9"),
@@ -176,6 +180,13 @@ def test_what_fails_gets_one_clear_line_and_status_1(arguments: tuple[str, ...],
     event = json.loads(line)
     assert (event["event"], event["kind"]) == ("error", kind)
     assert said in event["message"]
+
+
+def test_what_is_neither_file_nor_folder_is_nothing_to_send() -> None:
+    result = call("send", "/dev/null", "--server", "ws://127.0.0.1:9")
+    assert result.exit_code == 2
+    assert result.stdout == "not sent: '/dev/null' is neither a file nor a folder\n"
+    assert result.stderr == "error: there is nothing to send: name a file or a folder\n"
 
 
 def test_where_nothing_may_be_stored_nothing_is_received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quice.cli.output import Output, in_words
+from quice.cli.runner import UsageError
 from quice.cli.watch import path_changes
 
 if TYPE_CHECKING:
@@ -30,14 +31,21 @@ class Sent:
 
 
 async def collected(output: Output, paths: list[Path]) -> list[Source]:
-    """What there is to send. Raises `LocalFileError`."""
+    """What there is to send. Raises `UsageError` for what can't be sent, and when there is nothing."""
+    from quice.errors import LocalFileError
     from quice.transfer.disk import in_thread
     from quice.transfer.sources import collect
 
     def skipped(path: Path, why: str) -> None:
         output.event("skipped", f"not sent: {str(path)!r} is {why}", path=str(path), reason=why)
 
-    return await in_thread(lambda stop: collect(paths, skipped, stop))
+    try:
+        sources = await in_thread(lambda stop: collect(paths, skipped, stop))
+    except LocalFileError as error:
+        raise UsageError(f"can't send {error.path}: {error.reason}. Mend that, or leave it out") from None
+    if not sources:
+        raise UsageError("there is nothing to send: name a file or a folder")
+    return sources
 
 
 async def serve(output: Output, connection: Connection, sources: list[Source], secret: bytes, gone: str) -> Sent | None:
