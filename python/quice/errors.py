@@ -426,6 +426,16 @@ class RemoteFileError(TransferError):
         )
 
 
+class RemoteInterruptedError(TransferError):
+    """The other side was ended, as by Ctrl-C, before everything had arrived."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the other side was interrupted. What has arrived is kept: once it sends again, receive by its new code or "
+            "ticket into the same folder, which goes on where it was"
+        )
+
+
 class WrongTicketError(TransferError):
     """A receiver came with a ticket that does not hold this offer's secret."""
 

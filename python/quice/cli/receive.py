@@ -41,6 +41,8 @@ def receive(
 ) -> None:
     """Receive files and folders. Run it again after an interruption: it goes on where it was.
 
+    If the sender was interrupted, receive by its new code or ticket into the same folder.
+
     Without CODE: wait for what paired peers send by `quice send --to`.
     """
     output = Output(json)

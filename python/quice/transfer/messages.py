@@ -16,7 +16,13 @@ from typing import TypeVar
 
 import msgspec
 
-from quice.errors import PeerClosedError, RemoteFileError, TransferError, TransferProtocolError
+from quice.errors import (
+    PeerClosedError,
+    RemoteFileError,
+    RemoteInterruptedError,
+    TransferError,
+    TransferProtocolError,
+)
 from quice.stream import Stream
 
 ALPN = "quice-transfer/1"
@@ -33,6 +39,8 @@ ABORTED = 1
 """The code with which a connection is closed by the side that can't go on."""
 NOT_PAIRED = 2
 """The code with which a receiver closes the connection of a sender that it does not know."""
+INTERRUPTED = 3
+"""The code with which a connection is closed by the side that is ended by its user."""
 _MAX_REASON = 300
 
 
@@ -126,7 +134,8 @@ async def expect(stream: Stream, kind: type[MessageT]) -> MessageT:
 def telling(stream: Stream) -> Iterator[None]:
     """Around one side's work: tell the other side why this one gives up, and raise why the other did.
 
-    Raises `RemoteFileError` for that, and `TransferProtocolError` when the stream ends where it must not.
+    Raises `RemoteFileError` or `RemoteInterruptedError` for that, and `TransferProtocolError` when the stream ends
+    where it must not.
     """
     try:
         yield
@@ -134,13 +143,15 @@ def telling(stream: Stream) -> Iterator[None]:
         _abort(stream, error)
         raise
     except asyncio.CancelledError:
-        stream.connection.close(ABORTED, "it was interrupted")
+        stream.connection.close(INTERRUPTED)
         raise
     except asyncio.IncompleteReadError:
         ended = TransferProtocolError("the stream ended in the middle")
         _abort(stream, ended)
         raise ended from None
     except PeerClosedError as closed:
+        if closed.code == INTERRUPTED:
+            raise RemoteInterruptedError from None
         if closed.code != ABORTED:
             raise
         raise RemoteFileError(closed.reason[:_MAX_REASON]) from None
