@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from quice.cli.codes import MAX_WRONG
+from quice.identity import Identity
 from quice.signal.codes import Code
 from quice.ticket import Ticket
-from quice.transfer.kept import KeptTicket
+from quice.transfer.kept import KeptTicket, forget_complete
+from quice.transfer.messages import Entry, EntryKind
 from quice.transfer.paths import PARTIAL
 from tests.cli.commands import Quice, quice, run
 
@@ -133,6 +135,27 @@ async def test_a_receiver_that_is_interrupted_goes_on_by_the_same_code(
     assert (out / "zeros").stat().st_size == 512 << 20
 
 
+async def test_a_sender_that_was_interrupted_goes_on_by_a_new_code_and_nothing_of_the_old_one_stays(
+    url: str, large: Path, out: Path
+) -> None:
+    environment = {"QUICE_SERVER": url}
+    receive = ("receive", "--out", out, "--json")
+    async with (
+        quice("send", large, "--json", environment=environment) as send,
+        quice(*receive, await code_of(send), environment=environment) as first,
+    ):
+        await first.progress(0.2)
+        send.process.send_signal(signal.SIGINT)
+        assert await first.ended() == 1
+    assert len(list((out / PARTIAL).iterdir())) == 2
+    async with quice("send", large, "--json", environment=environment) as send:
+        async with quice(*receive, await code_of(send), environment=environment) as second:
+            done = await second.succeeded()
+        await send.succeeded()
+    assert done["bytes"] < 0.9 * (512 << 20)
+    assert [path.name for path in out.iterdir()] == ["zeros"]
+
+
 async def test_a_sender_that_ends_takes_its_code_with_it(url: str, file: Path, out: Path) -> None:
     async with quice("send", file, "--server", url, "--json") as send:
         code = await code_of(send)
@@ -170,8 +193,6 @@ async def test_a_code_of_pair_brings_no_files_and_the_other_way_round(
 
 
 def test_a_kept_ticket_is_private_and_found_by_its_code_alone(tmp_path: Path) -> None:
-    from quice.identity import Identity
-
     ticket = Ticket(Identity.generate().peer, "ws://h:1", bytes(16))
     out, code, other = tmp_path / "out", Code.parse("7-crossover-clockwork"), Code.parse("8-crossover-clockwork")
     assert KeptTicket(out, code).load() is None
@@ -186,6 +207,20 @@ def test_a_kept_ticket_is_private_and_found_by_its_code_alone(tmp_path: Path) ->
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_text(str(ticket)[:50])
     assert KeptTicket(out, code).load() is None
-    KeptTicket(out, code).forget()
-    KeptTicket(out, code).forget()
-    assert list(out.iterdir()) == []
+
+
+def test_what_is_complete_takes_the_tickets_with_it_that_bring_the_same_and_no_others(tmp_path: Path) -> None:
+    ticket = Ticket(Identity.generate().peer, "ws://h:1", bytes(16))
+    old, other, unknown = (KeptTicket(tmp_path, Code.parse(f"{number}-crossover-clockwork")) for number in range(1, 4))
+    for each in (old, other, unknown):
+        each.save(ticket)
+    old.note([Entry(EntryKind.FILE, "report.pdf", 7)])
+    other.note([Entry(EntryKind.FILE, "report.pdf", 8)])
+    assert (old.load(), other.load()) == (ticket, ticket)
+    forget_complete(tmp_path, [Entry(EntryKind.FILE, "report.pdf", 7)])
+    assert (old.load(), other.load(), unknown.load()) == (None, ticket, ticket)
+    forget_complete(tmp_path, [Entry(EntryKind.FILE, "report.pdf", 8)])
+    unknown.note([])
+    forget_complete(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
+    forget_complete(tmp_path, [])

@@ -80,9 +80,7 @@ async def _receive(
             # The code is used up: whoever runs the command again goes on by this.
             kept.save(ticket)
         connection = await endpoint.connect(ticket.peer, alpn=ALPN, policy=ways.policy)
-        await receive_all(output, connection, out, overwrite=overwrite, secret=ticket.secret)
-        if kept is not None:
-            kept.forget()
+        await receive_all(output, connection, out, overwrite=overwrite, secret=ticket.secret, kept=kept)
 
 
 def _is_code(text: str) -> bool:

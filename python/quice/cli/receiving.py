@@ -13,6 +13,7 @@ from quice.cli.watch import path_changes
 
 if TYPE_CHECKING:
     from quice.connection import Connection
+    from quice.transfer.kept import KeptTicket
 
 
 def check_folder(out: Path) -> None:
@@ -32,6 +33,7 @@ async def receive_all(
     *,
     overwrite: bool,
     secret: bytes = b"",
+    kept: KeptTicket | None = None,
     sender: str | None = None,
 ) -> None:
     """Fetch all that the other side has, close the connection, and tell. `sender`: the peer's name, if it has one.
@@ -44,7 +46,7 @@ async def receive_all(
     async with path_changes(output, connection):
         stream = await connection.open_stream()
         with output.progress("receiving") as progress:
-            received = await fetch(stream, out, progress, secret=secret, overwrite=overwrite)
+            received = await fetch(stream, out, progress, secret=secret, overwrite=overwrite, kept=kept)
     seconds = time.monotonic() - started
     connection.close()
     verb = "received" if sender is None else f"received from {sender}"

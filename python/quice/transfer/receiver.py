@@ -13,6 +13,7 @@ from blake3 import blake3
 from quice.errors import TransferProtocolError, UnsafePathError
 from quice.stream import Stream
 from quice.transfer.disk import hash_prefix, in_thread, naming
+from quice.transfer.kept import KeptTicket, forget_complete
 from quice.transfer.messages import (
     BLOCK,
     DIGEST_LENGTH,
@@ -44,18 +45,27 @@ class Received:
 
 
 async def fetch(
-    stream: Stream, out: Path, progress: Progress, *, secret: bytes = b"", overwrite: bool = False
+    stream: Stream,
+    out: Path,
+    progress: Progress,
+    *,
+    secret: bytes = b"",
+    overwrite: bool = False,
+    kept: KeptTicket | None = None,
 ) -> Received:
     """Fetch all that the sender offers into the folder `out`, going on where an earlier try ended.
 
     secret: the ticket's. A file that is there already is left alone if it is the same; if not, the new one gets a
-    number in its name, or with `overwrite` replaces it. Raises a `TransferError`, of which the sender is told by
-    closing the connection, a `StreamError` or a `ConnectionClosedError`.
+    number in its name, or with `overwrite` replaces it. kept: where the ticket is kept until everything is there.
+    Raises a `TransferError`, of which the sender is told by closing the connection, a `StreamError` or a
+    `ConnectionClosedError`.
     """
     with telling(stream):
         await stream.write(frame(Fetch(secret=secret)))
         entries = (await expect(stream, Manifest)).entries
         targets = await in_thread(lambda _: _prepare(entries, out, overwrite))
+        if kept is not None:
+            await in_thread(lambda _: kept.note(entries))
         plans = await in_thread(lambda stop: [_plan(target, stop) for target in targets])
         await stream.write(frame(Wants(wants=[plan.want for plan in plans])))
         tally = Tally(progress, sum(entry.size for entry in entries))
@@ -73,6 +83,7 @@ async def fetch(
         stream.finish()
         # The sender's end of the stream says that it knows.
         await stream.read()
+    await in_thread(lambda _: forget_complete(out, entries))
     return Received(paths, tally.moved)
 
 
