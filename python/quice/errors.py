@@ -151,6 +151,15 @@ class PeerClosedError(ConnectionClosedError):
         )
 
 
+class PeerInterruptedError(ConnectionClosedError):
+    """The other side of `quice connect` was ended before everything had arrived."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the other side was interrupted, or failed, before everything had arrived. Begin again on both sides"
+        )
+
+
 class ConnectionLostError(ConnectionClosedError):
     """The connection broke. The base of the ways in which that happens."""
 

@@ -183,7 +183,9 @@ async def test_an_interruption_of_one_side_is_an_error_of_the_other() -> None:
         assert await asyncio.wait_for(second.shows.readline(), _PATIENCE) == b"a beginning\n"
         first.process.send_signal(signal.SIGINT)
         assert (await first.ended())[0] == 1
-        assert (await second.event("error"))["kind"] == "peer_closed"
+        error = await second.event("error")
+        assert error["kind"] == "peer_interrupted"
+        assert "the other side was interrupted" in error["message"]
         assert (await second.ended())[0] == 1
 
 

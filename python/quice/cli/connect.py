@@ -20,7 +20,7 @@ from quice.cli.pipe import INTERRUPTED, Input, pipe
 from quice.cli.runner import IdentityFile, Json, Server, UsageError, own_identity, run, server_urls
 from quice.cli.watch import path_changes
 from quice.cli.ways import PolicyOption, RelayPassword, RelayUri, RelayUser, Ways
-from quice.errors import DescriptionError, Error
+from quice.errors import DescriptionError, Error, PeerClosedError, PeerInterruptedError
 from quice.identity import Identity
 from quice.policy import Policy
 from quice.signal.manual import OFFER
@@ -118,6 +118,10 @@ class _Call:
             try:
                 async with path_changes(self.output, connection):
                     await pipe(connection, stream, source, _STDOUT)
+            except PeerClosedError as closed:
+                if closed.code != INTERRUPTED:
+                    raise
+                raise PeerInterruptedError from None
             finally:
                 # It is closed, unless something has gone wrong.
                 connection.close(INTERRUPTED)
