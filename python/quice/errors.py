@@ -321,7 +321,7 @@ class TicketError(Error, ValueError):
     """A text is not a ticket."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"not a valid ticket: {reason}. Copy it again, whole, as `quice send` printed it")
+        super().__init__(f"not a valid ticket: {reason}. Copy it again, whole, as it was printed on the other machine")
 
 
 class CodeError(Error):

@@ -193,7 +193,7 @@ async def test_an_interruption_of_one_side_is_an_error_of_the_other() -> None:
     ("arguments", "kind", "said"),
     [
         (("--listen",), "usage", "--server URL or QUICE_SERVER"),
-        (("hello",), "ticket", "does not begin with 'quice1'"),
+        (("hello",), "ticket", "does not begin with 'quice1'. Copy it again, whole, as it was printed on the other"),
         (("--manual", "hello"), "description", "does not begin with 'quiceoffer1'"),
         (("--manual", "--stun", "turn:somewhere"), "server_uri", "a port is a number"),
     ],
