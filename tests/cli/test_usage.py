@@ -120,7 +120,9 @@ WRONG = {
     "a stranger to send to": (("send", "x", "--to", "laptop"), "unknown_peer", "`quice peers` lists"),
     "a name that is none": (("pair", "--name", "a b", "--server", "ws://h"), "peer_name", "'a b'"),
     "half a ticket to ping": (("ping", TICKET[:50]), "ticket", "Copy it again"),
-    "no peer id": (("ping", "[bold]somebody[/]", "--server", "ws://h"), "invalid_peer_id", "'[bold]somebody[/]'"),
+    "a stranger to ping": (("ping", "laptop", "--server", "ws://h"), "unknown_peer", "`quice peers` lists"),
+    "most of a peer id": (("ping", str(PEER)[:-1], "--server", "ws://h"), "invalid_peer_id", "52 characters"),
+    "neither name nor peer id": (("ping", "[bold]me[/]", "--server", "ws://h"), "unknown_peer", "'[bold]me[/]'"),
     "a relay without a password": (
         ("send", "x", "--server", "ws://h", "--relay", "turn:h", "--relay-user", "me"),
         "usage",

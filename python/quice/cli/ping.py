@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,10 +20,14 @@ from quice.policy import Policy
 
 if TYPE_CHECKING:
     from quice.connection import Connection
+    from quice.identity import PeerId
+    from quice.peers import PeerBook
 
 _ALPN = "quice-ping/1"
 _PAYLOAD = 32
 _COUNT = 4
+_LIKE_AN_ID = 40
+"""So many characters are rather a peer id, of 52, with a mistake in it than a name."""
 
 
 def ping(
@@ -95,17 +100,9 @@ async def _ping(
     watch: bool,
 ) -> None:
     from quice.endpoint import Endpoint
-    from quice.identity import PeerId
-    from quice.ticket import Ticket
 
-    named = [known for known in peer_book(identity) if known.name == text.strip().lower()]
-    if named:
-        peer, servers = named[0].peer, server_urls(server, named[0].servers)
-    elif text.strip().lower().startswith("quice1"):
-        ticket = Ticket.parse(text)
-        peer, servers = ticket.peer, server_urls(server, [ticket.server])
-    else:
-        peer, servers = PeerId.parse(text), server_urls(server)
+    peer, known_servers = _whom(text, peer_book(identity))
+    servers = server_urls(server, known_servers)
     async with Endpoint.bind(server=servers, relays=ways.relays) as endpoint:
         started = time.monotonic()
         connection = await endpoint.connect(peer, alpn=_ALPN, policy=ways.policy)
@@ -120,6 +117,30 @@ async def _ping(
             seconds=round(time.monotonic() - started, 6),
             connect_seconds=round(connection.connect_seconds, 6),
         )
+
+
+def _whom(text: str, book: PeerBook) -> tuple[PeerId, Sequence[str]]:
+    """The peer that is meant, and the servers at which it is known to be found.
+
+    Raises `UnknownPeerError` for a name that nobody has, `InvalidPeerIdError` and `TicketError`.
+    """
+    from quice.errors import InvalidPeerIdError, UnknownPeerError
+    from quice.identity import PeerId
+    from quice.ticket import Ticket
+
+    try:
+        known = book.find(text)
+    except UnknownPeerError:
+        if text.strip().lower().startswith("quice1"):
+            ticket = Ticket.parse(text)
+            return ticket.peer, [ticket.server]
+        try:
+            return PeerId.parse(text), ()
+        except InvalidPeerIdError:
+            if len(text.strip()) >= _LIKE_AN_ID:
+                raise
+        raise
+    return known.peer, known.servers
 
 
 @dataclass(frozen=True)
