@@ -129,7 +129,7 @@ WRONG = {
         "QUICE_RELAY_PASSWORD",
     ),
     "a relay that is none": (
-        ("receive", TICKET, "--relay", "relay.example", "--relay-user", "me", "--relay-password", "it"),
+        ("receive", TICKET, "--relay", "relay.example"),
         "server_uri",
         "Write turn:HOST",
     ),

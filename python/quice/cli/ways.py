@@ -67,15 +67,15 @@ class Ways:
     @property
     def relays(self) -> tuple[RelayServer, ...]:
         """The relays. Raises `UsageError`, and `ServerUriError` for what is no URI of one."""
-        if not self.uris:
+        # URIs of one host are ways to one server.
+        servers: dict[str, list[str]] = {}
+        for text in self.uris:
+            servers.setdefault(ServerUri.parse(text).host, []).append(text)
+        if not servers:
             return ()
         if not self.username or not self.password:
             raise UsageError(
                 "--relay needs the user name and password that the relay knows: --relay-user and --relay-password, or "
                 "the environment variables QUICE_RELAY_USER and QUICE_RELAY_PASSWORD"
             )
-        # URIs of one host are ways to one server.
-        servers: dict[str, list[str]] = {}
-        for text in self.uris:
-            servers.setdefault(ServerUri.parse(text).host, []).append(text)
         return tuple(RelayServer.parse(uris, self.username, self.password) for uris in servers.values())
