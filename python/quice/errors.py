@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 
 
 class Error(Exception):
@@ -62,8 +64,17 @@ class EndpointClosedError(Error):
 class BindError(Error):
     """The local address could not be bound."""
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"cannot bind {address}: {reason}. Choose another port, or 0 to let the system choose")
+    def __init__(self, address: str, error: Exception) -> None:
+        """`error`: an `OSError`, or a `ValueError` for what is no IP address."""
+        is_none = isinstance(error, ValueError | socket.gaierror)
+        code = error.errno if isinstance(error, OSError) and not is_none else None
+        # Python's own text for the system's code has the address in it once more.
+        reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
+        if is_none or code == errno.EADDRNOTAVAIL:
+            advice = "Name an address of this machine, or none for all of them"
+        else:
+            advice = "Choose another port, or 0 to let the system choose"
+        super().__init__(f"cannot bind {address}: {reason}. {advice}")
 
 
 class StoreUnreachableError(Error):

@@ -187,7 +187,7 @@ class Surroundings:
         try:
             self._bound.append(self.pump.bind(host, port))
         except OSError as error:
-            raise BindError(str(Address(host, port)), error.strerror or str(error)) from error
+            raise BindError(str(Address(host, port)), error) from error
 
     def _gather(self) -> None:
         self._offered = self.rendezvous.stun_servers if self.rendezvous is not None else ()

@@ -164,7 +164,11 @@ FAILING = {
     "no server there": (("send", "/etc/passwd", "--server", "ws://127.0.0.1:9"), "server_unreachable", ":9"),
     "no server where the ticket says": (("receive", TICKET), "server_unreachable", "ws://127.0.0.1:9"),
     "no server to ping by": (("ping", TICKET), "server_unreachable", "ws://127.0.0.1:9"),
-    "an address that is another's": (("serve", "--host", "192.0.2.99", "--port", "0"), "bind", "192.0.2.99"),
+    "an address that is another's": (
+        ("serve", "--host", "192.0.2.99", "--port", "0"),
+        "bind",
+        "of 192.0.2.99 for the rendezvous: Cannot assign requested address. Name an address of this machine",
+    ),
     "an identity that is none": (("id", "--identity", "/etc/passwd"), "identity", "/etc/passwd"),
     "an identity in no folder": (("id", "--identity", "/dev/null/key"), "identity", "/dev/null/key"),
 }

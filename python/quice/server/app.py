@@ -212,9 +212,8 @@ class Server:
         try:
             return self._machine.listen(host, port)
         except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             where = f" of {host}" if host is not None else ""
-            raise BindError(f"TCP port {port}{where} for {purpose}", reason) from error
+            raise BindError(f"TCP port {port}{where} for {purpose}", error) from error
 
     def _name(self) -> str:
         """An address of this machine that peers can reach the server at."""

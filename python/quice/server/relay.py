@@ -265,5 +265,4 @@ def random_secret() -> str:
 
 
 def _bind_error(protocol: str, port: int, host: str, purpose: str, error: Exception) -> BindError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return BindError(f"{protocol} port {port} of {host} for {purpose}", reason)
+    return BindError(f"{protocol} port {port} of {host} for {purpose}", error)
