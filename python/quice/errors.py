@@ -81,7 +81,7 @@ class StoreUnreachableError(Error):
     """What the processes of a service share could not be reached as one of them began."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"cannot reach Redis: {reason}. Check that it runs, and the URL after --redis")
+        super().__init__(f"cannot reach Redis: {reason.rstrip('.')}. Check that it runs, and the URL after --redis")
 
 
 class CertificateError(Error):

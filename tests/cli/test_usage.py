@@ -169,6 +169,11 @@ FAILING = {
         "bind",
         "of 192.0.2.99 for the rendezvous: Cannot assign requested address. Name an address of this machine",
     ),
+    "no Redis": (
+        ("serve", "--host", "127.0.0.1", "--port", "0", "--stun-port", "0", "--redis", "redis://127.0.0.1:1"),
+        "store_unreachable",
+        "127.0.0.1', 1). Check that it runs",
+    ),
     "an identity that is none": (("id", "--identity", "/etc/passwd"), "identity", "/etc/passwd"),
     "an identity in no folder": (("id", "--identity", "/dev/null/key"), "identity", "/dev/null/key"),
 }
