@@ -12,10 +12,10 @@ class Error(Exception):
 
 
 class IdentityError(Error):
-    """An identity could not be read."""
+    """An identity could not be read, or not be saved."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"cannot use this identity: {detail}. Make a new one with Identity.generate() or `quice id`")
+    def __init__(self, detail: str, advice: str = "Make a new one with Identity.generate()") -> None:
+        super().__init__(f"cannot use this identity: {detail}. {advice}")
 
 
 class InvalidPeerIdError(Error, ValueError):

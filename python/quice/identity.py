@@ -18,6 +18,7 @@ from quice.errors import IdentityError, InvalidPeerIdError
 _KEY_LENGTH = 32
 _TEXT_LENGTH = 52
 _HEADER = "quice-ed25519-v1:"
+_ANOTHER = "Name another file: where there is none yet, `quice id` and Identity.load_or_generate() make one"
 # RFC 7748 §4.1: curve25519 is v² = u³ + Au² + u over the integers modulo P.
 _P = (1 << 255) - 19
 _A = 486662
@@ -102,14 +103,16 @@ class Identity:
         """Read an identity that `save` wrote. Raises `IdentityError` when the file is missing or not one."""
         try:
             text = Path(path).read_text("ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise IdentityError(f"{os.fspath(path)}: {error}") from error
+        except OSError as error:
+            raise IdentityError(f"{os.fspath(path)}: {error.strerror or error}", _ANOTHER) from error
+        except UnicodeDecodeError:
+            text = ""
         if not text.startswith(_HEADER):
-            raise IdentityError(f"{os.fspath(path)} does not hold a quice identity")
+            raise IdentityError(f"{os.fspath(path)} does not hold a quice identity", _ANOTHER)
         try:
             return cls(bytes.fromhex(text[len(_HEADER) :].strip()))
         except ValueError as error:
-            raise IdentityError(f"{os.fspath(path)} is damaged") from error
+            raise IdentityError(f"{os.fspath(path)} is damaged", _ANOTHER) from error
 
     @classmethod
     def load_or_generate(cls, path: str | os.PathLike[str]) -> Identity:
@@ -124,7 +127,8 @@ class Identity:
             except FileExistsError:
                 pass
             except OSError as error:
-                raise IdentityError(f"it can't be saved: {error}") from error
+                detail = f"it can't be saved as {os.fspath(path)}: {error.strerror or error}"
+                raise IdentityError(detail, "Name a file that can be written") from error
             else:
                 return identity
         return cls.load(path)

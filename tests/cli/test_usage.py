@@ -174,7 +174,16 @@ FAILING = {
         "store_unreachable",
         "127.0.0.1', 1). Check that it runs",
     ),
-    "an identity that is none": (("id", "--identity", "/etc/passwd"), "identity", "/etc/passwd"),
+    "an identity that is none": (
+        ("id", "--identity", "/etc/passwd"),
+        "identity",
+        "/etc/passwd does not hold a quice identity. Name another file",
+    ),
+    "an identity that can't be saved": (
+        ("id", "--identity", "/dev/null/x/y"),
+        "identity",
+        "it can't be saved as /dev/null/x/y: Not a directory. Name a file that can be written",
+    ),
     "an identity in no folder": (("id", "--identity", "/dev/null/key"), "identity", "/dev/null/key"),
 }
 
