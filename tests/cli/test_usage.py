@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ def test_help_names_every_command_and_each_has_help_of_its_own() -> None:
         result = call(command, "--help")
         assert result.exit_code == 0
         assert "--json" in result.stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = call("--version")
+    assert (result.exit_code, result.stdout) == (0, f"quice {version('quice')}\n")
+    assert "--version" in call("--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,6 +24,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"quice {version('quice')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What comes before the name of a command."""
+
+
 app.command()(serve)
 app.command("id")(identity)
 app.command()(send)
