@@ -145,6 +145,21 @@ WRONG = {
         "server_uri",
         "a STUN server relays nothing",
     ),
+    "a relay elsewhere, and none": (
+        ("serve", "--no-relay", "--turn", "turn:h", "--turn-secret", "secret"),
+        "usage",
+        "--no-relay and --turn exclude each other",
+    ),
+    "an address for no relay": (
+        ("serve", "--no-relay", "--relay-address", "192.0.2.1"),
+        "usage",
+        "--no-relay and --relay-address exclude each other",
+    ),
+    "a network for no relay": (
+        ("serve", "--no-relay", "--relay-allow", "10.0.0.0/8"),
+        "usage",
+        "--no-relay and --relay-allow exclude each other",
+    ),
     "a host by its name": (("serve", "--host", "localhost"), "usage", "an IP address of this machine"),
 }
 

@@ -291,6 +291,10 @@ def _relay_settings(
     from quice.server.relay import RelaySettings
     from quice.signal.protocol import MAX_RELAYS
 
+    if not serve:
+        for option, given in (("--relay-address", addresses), ("--relay-allow", allow), ("--turn", urls)):
+            if given:
+                raise UsageError(f"--no-relay and {option} exclude each other: leave one of them out")
     if urls and not secret:
         raise UsageError("--turn needs --turn-secret, by which the server there checks credentials")
     if len(urls) > MAX_RELAYS:
