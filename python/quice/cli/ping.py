@@ -124,7 +124,7 @@ def _whom(text: str, book: PeerBook) -> tuple[PeerId, Sequence[str]]:
 
     Raises `UnknownPeerError` for a name that nobody has, `InvalidPeerIdError` and `TicketError`.
     """
-    from quice.errors import InvalidPeerIdError, UnknownPeerError
+    from quice.errors import UnknownPeerError
     from quice.identity import PeerId
     from quice.ticket import Ticket
 
@@ -134,12 +134,9 @@ def _whom(text: str, book: PeerBook) -> tuple[PeerId, Sequence[str]]:
         if text.strip().lower().startswith("quice1"):
             ticket = Ticket.parse(text)
             return ticket.peer, [ticket.server]
-        try:
-            return PeerId.parse(text), ()
-        except InvalidPeerIdError:
-            if len(text.strip()) >= _LIKE_AN_ID:
-                raise
-        raise
+        if len(text.strip()) < _LIKE_AN_ID:
+            raise
+        return PeerId.parse(text), ()
     return known.peer, known.servers
 
 
