@@ -6,6 +6,8 @@ import errno
 import os
 import socket
 
+from quice.reasons import reason_of
+
 
 class Error(Exception):
     """The base of all errors that quice raises for reasons outside the calling program."""
@@ -66,11 +68,9 @@ class BindError(Error):
 
     def __init__(self, address: str, error: Exception) -> None:
         """`error`: an `OSError`, or a `ValueError` for what is no IP address."""
+        reason = error.strerror if isinstance(error, socket.gaierror) else reason_of(error)
         is_none = isinstance(error, ValueError | socket.gaierror)
-        code = error.errno if isinstance(error, OSError) and not is_none else None
-        # Python's own text for the system's code has the address in it once more.
-        reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
-        if is_none or code == errno.EADDRNOTAVAIL:
+        if is_none or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
             advice = "Name an address of this machine, or none for all of them"
         else:
             advice = "Choose another port, or 0 to let the system choose"
@@ -168,6 +168,16 @@ class PeerInterruptedError(ConnectionClosedError):
     def __init__(self) -> None:
         super().__init__(
             "the other side was interrupted, or failed, before everything had arrived. Begin again on both sides"
+        )
+
+
+class RemoteInterruptedError(ConnectionClosedError):
+    """The other side of a transfer was ended, as by Ctrl-C, before everything had arrived."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the other side was interrupted. What has arrived is kept: once it sends again, receive by its new code or "
+            "ticket into the same folder, which goes on where it was"
         )
 
 
@@ -443,16 +453,6 @@ class RemoteFileError(TransferError):
         super().__init__(
             f"the other side gave up: {text.rstrip('.')}. Once that is mended there, receive again: it goes on "
             "where it was"
-        )
-
-
-class RemoteInterruptedError(TransferError):
-    """The other side was ended, as by Ctrl-C, before everything had arrived."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the other side was interrupted. What has arrived is kept: once it sends again, receive by its new code or "
-            "ticket into the same folder, which goes on where it was"
         )
 
 

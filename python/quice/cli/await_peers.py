@@ -60,12 +60,12 @@ async def await_peers(
 
 async def _receive(output: Output, connection: Connection, wanted: Wanted, name: str) -> bool:
     """Receive from one peer; returns whether it came to its end."""
-    from quice.errors import ConnectionClosedError, RemoteFileError, RemoteInterruptedError, StreamError
+    from quice.errors import ConnectionClosedError, RemoteFileError, StreamError
 
     try:
         await receive_all(output, connection, wanted.out, overwrite=wanted.overwrite, sender=name)
-    except (ConnectionClosedError, RemoteFileError, RemoteInterruptedError, StreamError) as error:
-        if not isinstance(error, ConnectionClosedError | RemoteInterruptedError):
+    except (ConnectionClosedError, RemoteFileError, StreamError) as error:
+        if not isinstance(error, ConnectionClosedError):
             output.error(error)
         output.event("interrupted", f"{name} is gone; it can go on when it is back", name=name)
         return False

@@ -53,7 +53,7 @@ async def serve(output: Output, connection: Connection, sources: list[Source], s
 
     Raises `NotPairedError` when the receiver takes nothing from this peer.
     """
-    from quice.errors import ConnectionClosedError, Error, NotPairedError, PeerClosedError, RemoteInterruptedError
+    from quice.errors import ConnectionClosedError, Error, NotPairedError, PeerClosedError
     from quice.transfer.messages import NOT_PAIRED
     from quice.transfer.sender import serve_stream
 
@@ -66,7 +66,7 @@ async def serve(output: Output, connection: Connection, sources: list[Source], s
         except Error as error:
             if isinstance(error, PeerClosedError) and error.code == NOT_PAIRED:
                 raise NotPairedError from None
-            if not isinstance(error, ConnectionClosedError | RemoteInterruptedError):
+            if not isinstance(error, ConnectionClosedError):
                 output.error(error)
             output.event("interrupted", gone)
             return None
