@@ -124,11 +124,6 @@ impl Answers {
         self.jump.fetch_max(bytes, Ordering::Relaxed);
     }
 
-    /// One is lost.
-    pub fn on_lost(&self, bytes: u64) {
-        self.left(bytes);
-    }
-
     /// What the window allowed was too much.
     pub fn on_congestion(&self) {
         self.jump.store(0, Ordering::Relaxed);
@@ -141,7 +136,8 @@ impl Answers {
         (window + jump).max(reprieve)
     }
 
-    fn left(&self, bytes: u64) {
+    /// These are no longer on the way, answered or lost.
+    pub fn left(&self, bytes: u64) {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         self.in_flight
             .store(in_flight.saturating_sub(bytes), Ordering::Relaxed);

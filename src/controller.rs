@@ -136,7 +136,7 @@ impl Controller for PathController {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, _pn: u64, _now: Instant) {
-        self.answers.on_lost(lost_bytes.into());
+        self.answers.left(lost_bytes.into());
     }
 
     fn window(&self) -> u64 {
