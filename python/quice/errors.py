@@ -6,8 +6,6 @@ import errno
 import os
 import socket
 
-from quice.reasons import reason_of
-
 
 class Error(Exception):
     """The base of all errors that quice raises for reasons outside the calling program."""
@@ -68,9 +66,11 @@ class BindError(Error):
 
     def __init__(self, address: str, error: Exception) -> None:
         """`error`: an `OSError`, or a `ValueError` for what is no IP address."""
-        reason = error.strerror if isinstance(error, socket.gaierror) else reason_of(error)
         is_none = isinstance(error, ValueError | socket.gaierror)
-        if is_none or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+        code = error.errno if isinstance(error, OSError) and not is_none else None
+        # Python's own text for the system's code has the address in it once more.
+        reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
+        if is_none or code == errno.EADDRNOTAVAIL:
             advice = "Name an address of this machine, or none for all of them"
         else:
             advice = "Choose another port, or 0 to let the system choose"
